@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Contents of the JSON files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bids_lesion_xai import __version__
+from bids_lesion_xai.bids.derivatives import Derivative
+
+BIDS_VERSION = "1.10.0"
+CODE_URL = "https://github.com/bids-lesion-xai/bids_lesion_xai"
+
+
+def sidecar(row: Derivative, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sidecar of a file of kind `row`.
+
+    Parameters
+    ----------
+    row : Derivative
+    facts : mapping
+        A value for each of the row's `facts`, no more and no less.
+    """
+    if set(facts) != set(row.facts):
+        message = (
+            f"sidecar of {row.key}: missing {sorted(set(row.facts) - set(facts))}, "
+            f"not declared {sorted(set(facts) - set(row.facts))}"
+        )
+        raise ValueError(message)
+    columns = {
+        name: {"Description": column.description}
+        | ({"Units": column.units} if column.units else {})
+        for name, column in row.columns.items()
+    }
+    units = {"Units": row.units} if row.units else {}
+    ordered = {key: facts[key] for key in row.facts}
+    return {"Description": row.description, **units, **ordered, **columns}
+
+
+def dataset_description(bids_dir: Path, output_dir: Path) -> dict[str, Any]:
+    """Return `dataset_description.json` of the output folder.
+
+    Parameters
+    ----------
+    bids_dir, output_dir : Path
+        The raw dataset is linked by its DOI or, without one, by its path relative to the output.
+    """
+    raw = _read_description(bids_dir)
+    doi = raw.get("DatasetDOI")
+    link = str(doi) if doi else Path(os.path.relpath(bids_dir, output_dir)).as_posix()
+    container = {
+        key: os.environ[variable]
+        for key, variable in (
+            ("Type", "LESION_XAI_CONTAINER"),
+            ("Tag", "LESION_XAI_CONTAINER_TAG"),
+        )
+        if os.environ.get(variable)
+    }
+    generator: dict[str, Any] = {
+        "Name": "bids_lesion_xai",
+        "Version": __version__,
+        "Description": "lesion segmentation and explanation of single lesions",
+        "CodeURL": CODE_URL,
+    }
+    source = {"URL": link} | ({"DOI": doi} if doi else {})
+    inherited = {key: raw[key] for key in ("License", "Authors") if raw.get(key)}
+    return {
+        "Name": f"bids_lesion_xai of {raw.get('Name') or 'a BIDS dataset'}",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        **inherited,
+        "GeneratedBy": [generator | ({"Container": container} if container else {})],
+        "SourceDatasets": [source],
+        "DatasetLinks": {"raw": link},
+        "HowToAcknowledge": "Cite the works listed in logs/CITATION.md.",
+    }
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """Return `content` as JSON text; the same text for the same content."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _read_description(bids_dir: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((bids_dir / "dataset_description.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

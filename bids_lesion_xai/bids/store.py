@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The output folder: where each output lies, and how it gets there in one piece."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bids_lesion_xai.bids.derivatives import DERIVATIVES
+from bids_lesion_xai.bids.naming import parse_name
+from bids_lesion_xai.bids.sidecar import sidecar, to_json
+from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.errors import OutputError
+
+# Written last, so where it is, the visit is complete.
+LAST_KEY = "saliency_table"
+
+
+class Store:
+    """An output folder.
+
+    Parameters
+    ----------
+    root : Path
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, key: str, visit: Visit | None = None, lesion: str | None = None) -> Path:
+        """Return where the output called `key` lies; see `Derivative.path`."""
+        return self.root / DERIVATIVES[key].path(visit, lesion)
+
+    def uri(self, key: str, visit: Visit) -> str:
+        """Return the BIDS URI of an output in its own dataset."""
+        return f"bids::{DERIVATIVES[key].path(visit).as_posix()}"
+
+    def facts(self, key: str, visit: Visit | None = None) -> dict[str, Any]:
+        """Return the content of the sidecar of the output called `key`."""
+        path = _sidecar_path(self.path(key, visit))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
+
+    def publish(
+        self,
+        key: str,
+        source: Path,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        visit: Visit | None = None,
+        lesion: str | None = None,
+    ) -> Path:
+        """Copy the file `source` to its place, with a sidecar, and return the place.
+
+        Parameters
+        ----------
+        key : str
+        source : Path
+        facts : mapping
+            For the sidecar; none for an output without own sidecar.
+        visit : Visit
+        lesion : str
+
+        Raises
+        ------
+        OutputError
+            The place cannot be written.
+        """
+        target = self.path(key, visit, lesion)
+        row = DERIVATIVES[key]
+        if row.facts or facts:
+            text = to_json(sidecar(row, facts or {}))
+            self.write_text(_sidecar_path(target).relative_to(self.root), text)
+        self._replace(target, lambda partial: shutil.copyfile(source, partial))
+        return target
+
+    def write_text(self, relative: Path | str, text: str) -> Path:
+        """Write a text file at `relative` in one piece, and return its path."""
+        target = self.root / relative
+        self._replace(target, lambda partial: partial.write_text(text, encoding="utf-8"))
+        return target
+
+    def _replace(self, target: Path, write: Callable[[Path], object]) -> None:
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write(partial)
+            partial.replace(target)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            message = (
+                f"{target} cannot be written ({error.strerror}). Check folder and free space."
+            )
+            raise OutputError(message) from error
+
+    def clear(self, visit: Visit) -> None:
+        """Remove all outputs of a visit, the mark of completeness first."""
+        self.path(LAST_KEY, visit).unlink(missing_ok=True)
+        self.path("report", visit).unlink(missing_ok=True)
+        for folder in (
+            self.root / visit.folder / "anat",
+            self.path("overview_figure", visit).parent,
+        ):
+            for path in folder.glob(f"{visit.name}_*"):
+                path.unlink()
+
+    def visits(self) -> list[Visit]:
+        """Return the visits that are complete, in order."""
+        name = self.path(LAST_KEY, Visit("*")).name.removeprefix("sub-*")
+        found = []
+        for pattern in ("sub-*/anat", "sub-*/ses-*/anat"):
+            for path in self.root.glob(f"{pattern}/*{name}"):
+                entities = parse_name(path.name).entities
+                found.append(Visit(entities["sub"], entities.get("ses", "")))
+        return sorted(found)
+
+
+def _sidecar_path(path: Path) -> Path:
+    return path.with_name(path.name.partition(".")[0] + ".json")

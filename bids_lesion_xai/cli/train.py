@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``bids-lesion-xai-train``: train the segmentation network and write it as a MONAI bundle."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from bids_lesion_xai.errors import LesionXaiError, NotFoundError, UsageError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="bids-lesion-xai-train",
+        description="Train the segmentation network on labelled scans and write a MONAI bundle. "
+        "A run that was stopped goes on where it was when the same command is given again.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "datasets",
+        nargs="+",
+        type=Path,
+        metavar="DATASET",
+        help="BIDS derivative dataset with skull-stripped FLAIR and T1w (desc-brain or "
+        "desc-preproc) and lesion masks (label-lesion or label-L) on one 1 mm grid; masks "
+        "without images serve as shapes of painted lesions",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="bundle folder to write")
+    parser.add_argument(
+        "--leave-out",
+        nargs="+",
+        default=[],
+        metavar="DATASET/sub-LABEL",
+        help="people who are kept out of the training and whom the result is evaluated on",
+    )
+    parser.add_argument("--steps", type=int, default=3000, help="optimiser steps")
+    parser.add_argument("--batch-size", type=int, default=2, help="patches in a step")
+    parser.add_argument("--patch-size", type=int, default=80, help="edge of a patch in voxels")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak learning rate")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and patches")
+    parser.add_argument("--threshold", type=float, default=0.5, help="lesion probability")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make patches")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line `argv` and return the exit code."""
+    options = build_parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    try:
+        _run(options)
+    except LesionXaiError as error:
+        sys.stderr.write(f"bids-lesion-xai-train: {error}\n")
+        return error.exit_code
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    from bids_lesion_xai.bids.dataset import find_labelled
+    from bids_lesion_xai.models.network import choose_device
+    from bids_lesion_xai.training.evaluate import evaluate
+    from bids_lesion_xai.training.scans import load_masks, load_scans
+    from bids_lesion_xai.training.trainer import TrainingOptions, train
+    from bids_lesion_xai.training.write import write_bundle
+
+    for dataset in options.datasets:
+        if not dataset.is_dir():
+            message = f"{dataset} is not a folder; a BIDS derivative dataset is expected."
+            raise NotFoundError(message)
+    if options.patch_size % 16 or options.patch_size <= 0:
+        message = f"--patch-size {options.patch_size}: a positive multiple of 16 is expected."
+        raise UsageError(message)
+    device = choose_device(options.device)
+    files = [entry for dataset in options.datasets for entry in find_labelled(dataset)]
+    unknown = set(options.leave_out) - {entry.person for entry in files}
+    if unknown:
+        message = (
+            f"--leave-out {', '.join(sorted(unknown))}: not among the labelled people "
+            f"{', '.join(sorted({entry.person for entry in files}))}."
+        )
+        raise UsageError(message)
+    kept = [entry for entry in files if entry.person not in options.leave_out]
+    training = TrainingOptions(
+        steps=options.steps,
+        batch_size=options.batch_size,
+        patch_size=options.patch_size,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+        workers=options.workers,
+    )
+    options.output.mkdir(parents=True, exist_ok=True)
+    scans = load_scans(kept)
+    if not scans:
+        message = "No scan with FLAIR, T1w and lesion mask is left to train on."
+        raise NotFoundError(message)
+    network = train(scans, load_masks(kept), training, device=device, folder=options.output)
+    left_out = load_scans(entry for entry in files if entry.person in options.leave_out)
+    rows = evaluate(network, left_out, threshold=options.threshold, device=device)
+    write_bundle(
+        options.output,
+        network,
+        trained_on=sorted({scan.person for scan in scans}),
+        training=training,
+        threshold=options.threshold,
+        evaluation=rows,
+    )

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Synthetic heads with known lesions, as a BIDS dataset."""

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The errors a user can meet, each with the exit code of the process that it ends.
+
+The codes follow ``sysexits.h``, as other BIDS Apps do. Code 0 means that every visit is done, 1
+that some visits failed while the others are done.
+"""
+
+SOME_VISITS_FAILED = 1
+
+
+class LesionXaiError(Exception):
+    """Base of all errors with a message meant for the user."""
+
+    exit_code = SOME_VISITS_FAILED
+
+
+class UsageError(LesionXaiError):
+    """The command line asks for something that is not possible."""
+
+    exit_code = 2
+
+
+class DataError(LesionXaiError):
+    """An input image or dataset cannot be used."""
+
+    exit_code = 65
+
+
+class NotFoundError(LesionXaiError):
+    """A folder, participant or session that was named does not exist."""
+
+    exit_code = 66
+
+
+class UnavailableError(LesionXaiError):
+    """A model or a device cannot be used."""
+
+    exit_code = 69
+
+
+class OutputError(LesionXaiError):
+    """The output or work folder cannot be written."""
+
+    exit_code = 73

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model bundles: reading, building and running a segmentation network."""

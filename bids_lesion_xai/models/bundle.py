@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a MONAI bundle: network, inputs and weights. It is read as data, nothing is run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bids_lesion_xai.errors import UnavailableError
+
+DEFAULT_BUNDLE = Path(__file__).parent / "flair_t1w_unet"
+CHANNELS = ("FLAIR", "T1w")
+# Classes of `monai.networks.nets` that a bundle may name.
+ALLOWED_NETWORKS = ("UNet", "DynUNet", "SwinUNETR")
+_WEIGHTS_SUFFIXES = (".safetensors", ".pt")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A segmentation model on disk.
+
+    Parameters
+    ----------
+    name, version : str
+        From `metadata.json`.
+    network : str
+        Name of the class in `monai.networks.nets`.
+    arguments : dict
+        Keyword arguments of that class.
+    multiple : int
+        Every side of the input must be a multiple of this number of voxels.
+    threshold : float
+        Lesion probability from which a voxel counts as lesion, unless the user says otherwise.
+    weights : Path
+    sha256 : str
+        Checksum that `metadata.json` states for the weights.
+    """
+
+    name: str
+    version: str
+    network: str
+    arguments: dict[str, Any]
+    multiple: int
+    threshold: float
+    weights: Path
+    sha256: str
+
+    def verify(self) -> None:
+        """Compare the weights with their checksum.
+
+        Raises
+        ------
+        UnavailableError
+            They differ.
+        """
+        found = sha256(self.weights)
+        if found != self.sha256:
+            message = (
+                f"{self.weights.name} of model {self.name} has SHA-256 {found}, but its "
+                f"metadata.json states {self.sha256}. Restore the file that belongs to it."
+            )
+            raise UnavailableError(message)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 checksum of a file, as hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a MONAI bundle folder.
+
+    Parameters
+    ----------
+    folder : Path
+        With `configs/metadata.json`, `configs/inference.json` and the weights.
+
+    Raises
+    ------
+    UnavailableError
+        A file is missing or malformed, the network is not on the allow list, a value is an
+        expression (starts with `$` or `@`), or the inputs are not FLAIR and T1w.
+    """
+    metadata = _read_json(folder / "configs" / "metadata.json")
+    inference = _read_json(folder / "configs" / "inference.json")
+    try:
+        definition = dict(inference["network_def"])
+        network = definition.pop("_target_")
+        inputs = metadata["network_data_format"]["inputs"]["image"]
+        bundle = Bundle(
+            name=str(metadata["name"]),
+            version=str(metadata["version"]),
+            network=network.removeprefix("monai.networks.nets."),
+            arguments=definition,
+            multiple=_multiple(inputs["spatial_shape"]),
+            threshold=float(inference["threshold"]),
+            weights=folder / metadata["weights"]["file"],
+            sha256=str(metadata["weights"]["sha256"]),
+        )
+        channels = tuple(inputs["channel_def"][str(i)] for i in range(len(CHANNELS)))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        message = f"The model in {folder} is not complete: {type(error).__name__} {error}."
+        raise UnavailableError(message) from error
+    _check(bundle, channels, int(inputs["num_channels"]))
+    return bundle
+
+
+def _check(bundle: Bundle, channels: tuple[str, ...], n_channels: int) -> None:
+    if bundle.network not in ALLOWED_NETWORKS:
+        message = (
+            f"Model {bundle.name} names the network {bundle.network!r}; allowed are "
+            f"{', '.join(ALLOWED_NETWORKS)} of monai.networks.nets."
+        )
+        raise UnavailableError(message)
+    expression = _find_expression(bundle.arguments)
+    if expression:
+        message = (
+            f"Model {bundle.name} has the expression {expression!r} in inference.json; only "
+            "plain values are read."
+        )
+        raise UnavailableError(message)
+    if channels != CHANNELS or n_channels != len(CHANNELS):
+        message = (
+            f"Model {bundle.name} takes {n_channels} channels {channels}; exactly "
+            f"{CHANNELS} are expected, in this order."
+        )
+        raise UnavailableError(message)
+    if bundle.weights.suffix not in _WEIGHTS_SUFFIXES or not bundle.weights.is_file():
+        message = f"Model {bundle.name}: weights {bundle.weights} not found (.safetensors or .pt)."
+        raise UnavailableError(message)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        message = f"The model file {path} cannot be read ({error}). Name a MONAI bundle folder."
+        raise UnavailableError(message) from error
+    if not isinstance(content, dict):
+        message = f"The model file {path} holds {type(content).__name__}; an object is expected."
+        raise UnavailableError(message)
+    return content
+
+
+def _multiple(spatial_shape: list[str]) -> int:
+    """Return 16 for ``["16*n", "16*n", "16*n"]``."""
+    factors = {int(side.removesuffix("*n")) for side in spatial_shape}
+    if len(factors) != 1:
+        message = f"spatial_shape {spatial_shape} is not the same multiple on every axis"
+        raise ValueError(message)
+    return factors.pop()
+
+
+def _find_expression(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value if value.startswith(("$", "@", "%")) else None
+    children = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    )
+    return next((found for child in children if (found := _find_expression(child))), None)

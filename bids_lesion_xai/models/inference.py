@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The map image -> logits that both the mask and the saliency come from."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+LESION_CLASS = 1
+
+
+def pad_to_multiple(image: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Return `image`, shape (C, X, Y, Z), with zeros after its end up to multiples of `multiple`.
+
+    Voxel indices stay what they were.
+    """
+    after = [-side % multiple for side in reversed(image.shape[1:])]
+    return functional.pad(image, [n for side in after for n in (0, side)])
+
+
+def whole_volume_logits(
+    network: torch.nn.Module, image: torch.Tensor, multiple: int
+) -> torch.Tensor:
+    """Return the logits of the whole volume in one pass.
+
+    Parameters
+    ----------
+    network : torch module
+        In eval mode; takes (1, C, X, Y, Z), gives (1, K, X, Y, Z).
+    image : float tensor, shape (C, X, Y, Z)
+        In units of normalised intensity.
+    multiple : int
+        The network takes sides that are multiples of this many voxels.
+
+    Returns
+    -------
+    logits : float tensor, shape (K, X, Y, Z)
+        Class 1 is lesion.
+    """
+    padded = pad_to_multiple(image, multiple)
+    x, y, z = image.shape[1:]
+    logits: torch.Tensor = network(padded[None])[0]
+    return logits[:, :x, :y, :z]
+
+
+def lesion_probability(logits: torch.Tensor) -> torch.Tensor:
+    """Return the softmax probability of lesion, shape (X, Y, Z), of logits (K, X, Y, Z)."""
+    return torch.softmax(logits, dim=0)[LESION_CLASS]

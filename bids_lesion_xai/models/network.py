@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Building the network of a bundle, and the device it runs on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from monai.networks import nets
+
+from bids_lesion_xai.errors import UnavailableError
+from bids_lesion_xai.models.bundle import Bundle
+
+# The network of Spagnolo et al. (2026): five levels, batch norm, PReLU, no residual units.
+PUBLISHED_UNET: dict[str, Any] = {
+    "spatial_dims": 3,
+    "in_channels": 2,
+    "out_channels": 2,
+    "channels": [32, 64, 128, 256, 512],
+    "strides": [2, 2, 2, 2],
+    "num_res_units": 0,
+    "norm": "batch",
+}
+PUBLISHED_MULTIPLE = 16
+
+
+def build(network: str, arguments: dict[str, Any]) -> torch.nn.Module:
+    """Return an untrained network: class `network` of `monai.networks.nets` with `arguments`."""
+    module: torch.nn.Module = getattr(nets, network)(**arguments)
+    return module
+
+
+def load_network(bundle: Bundle, device: torch.device) -> torch.nn.Module:
+    """Return the trained network of `bundle`, float32, in eval mode, without weight gradients.
+
+    Raises
+    ------
+    UnavailableError
+        The weights differ from their checksum or do not fit the network.
+    """
+    bundle.verify()
+    try:
+        module = build(bundle.network, bundle.arguments)
+        module.load_state_dict(_read_weights(bundle.weights))
+    except (TypeError, ValueError, RuntimeError) as error:
+        message = f"The weights of model {bundle.name} do not fit its network: {error}"
+        raise UnavailableError(message) from error
+    return module.to(device).eval().requires_grad_(requires_grad=False)
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    if path.suffix == ".safetensors":
+        weights = safetensors.torch.load_file(path)
+    else:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    return {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in weights.items()
+    }
+
+
+def save_weights(module: torch.nn.Module, path: Path) -> None:
+    """Write the weights of `module`: matrices and kernels as float16, all else as it is."""
+    weights = {
+        name: (
+            value.half() if value.is_floating_point() and value.ndim > 1 else value
+        ).contiguous()
+        for name, value in module.state_dict().items()
+    }
+    safetensors.torch.save_file(weights, path)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    ``auto`` takes a CUDA device where one is usable, else the CPU.
+
+    Raises
+    ------
+    UnavailableError
+        A CUDA device was asked for by name and is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        message = (
+            f"--device {name}: {torch.cuda.device_count()} CUDA devices are visible. Start the "
+            "container with --gpus all (docker) or --nv (apptainer), or use --device auto."
+        )
+        raise UnavailableError(message)
+    return device
