@@ -4,9 +4,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bids_lesion_xai.errors import DataError
+
+# Axes of a scanner are at right angles to the rounding of the header's numbers.
+MAX_COSINE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,16 @@ class Grid:
         """Distance in mm between neighbouring voxels along X, Y and Z."""
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(x), float(y), float(z)
+
+    @property
+    def directions(self) -> NDArray[np.float64]:
+        """Unit vectors (RAS+) along the axes X, Y and Z, as the columns of a (3, 3) array."""
+        return np.asarray(self.affine[:3, :3] / np.array(self.spacing_mm))
+
+    @property
+    def centre_mm(self) -> NDArray[np.float64]:
+        """World coordinates (RAS+, mm) of the middle of the field of view."""
+        return self.to_world_mm((np.array(self.shape) - 1) / 2)
 
     @property
     def voxel_volume_mm3(self) -> float:
@@ -57,3 +73,73 @@ class Grid:
         return self.shape == other.shape and bool(
             np.abs(self.to_world_mm(corners) - other.to_world_mm(corners)).max() <= tolerance_mm
         )
+
+
+def require_orthogonal(grid: Grid) -> Grid:
+    """Return `grid` if its axes are at right angles, as those of every scanner are.
+
+    Raises
+    ------
+    DataError
+        The affine is sheared or maps all voxels onto a plane.
+    """
+    axes = grid.affine[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    cosines = np.triu(axes.T @ axes, 1) / np.maximum(np.outer(lengths, lengths), 1e-12)
+    if lengths.min() <= 0 or np.abs(cosines).max() > MAX_COSINE:
+        message = (
+            f"The affine of the image, {axes.round(3).tolist()}, has voxel axes that are not at "
+            "right angles; those of a scanner's image are. Give the image before any affine "
+            "registration."
+        )
+        raise DataError(message)
+    return grid
+
+
+def isotropic_grid(grid: Grid, spacing_mm: float) -> Grid:
+    """Return the grid of isotropic voxels along the axes of `grid`, about the same centre.
+
+    The axes keep their directions but are put in the order and the sense closest to right,
+    anterior and superior (a rotated grid stays rotated). Every voxel's centre lies in the field
+    of view of `grid`, which the new grid covers to less than a voxel. A grid that is this already
+    comes back as it is.
+
+    Parameters
+    ----------
+    grid : Grid
+        Axes at right angles (`require_orthogonal`).
+    spacing_mm : float
+
+    Examples
+    --------
+    >>> slices = Grid((4, 4, 2), np.diag([-1.0, -1.0, 3.0, 1.0]))
+    >>> isotropic_grid(slices, 1.0).shape
+    (4, 4, 6)
+    >>> isotropic_grid(slices, 1.0).affine[:3, 3].tolist()
+    [-3.0, -3.0, -1.0]
+    """
+    directions = grid.directions
+    order = max(permutations(range(3)), key=lambda order: abs(directions[range(3), order]).prod())
+    axes = directions[:, order]
+    axes = axes * np.sign(np.diag(axes)) * spacing_mm
+    extent_mm = (np.array(grid.shape) * grid.spacing_mm)[list(order)]
+    # A thousandth of a voxel keeps 176 mm at 176 voxels despite a rounded affine.
+    x, y, z = np.ceil(extent_mm / spacing_mm - 1e-3).astype(int).tolist()
+    affine = np.eye(4)
+    affine[:3, :3] = axes
+    affine[:3, 3] = grid.centre_mm - axes @ (np.array([x, y, z]) - 1) / 2
+    return Grid((x, y, z), affine)
+
+
+def centre_of_mass_mm(values: NDArray[np.floating], grid: Grid) -> NDArray[np.float64]:
+    """Return the centre of mass of `values`, shape (X, Y, Z), in world coordinates (RAS+, mm).
+
+    Values below zero weigh nothing; if nothing weighs, it is the centre of the grid.
+    """
+    weights = np.maximum(values, 0).astype(np.float64)
+    total = weights.sum()
+    if total == 0:
+        return grid.centre_mm
+    sums = [weights.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    indices = [np.arange(n) @ line / total for n, line in zip(grid.shape, sums, strict=True)]
+    return grid.to_world_mm(np.array(indices))

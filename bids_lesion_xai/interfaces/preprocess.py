@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nipype interfaces of the preprocessing: each loads, calls one function and saves.
+
+Where deepbet runs it is held to one thread, as antspyx is (`bids_lesion_xai.interfaces.itk`).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_lesion_xai.errors import DataError
+from bids_lesion_xai.imaging import brain, nifti
+from bids_lesion_xai.imaging.grid import (
+    Grid,
+    centre_of_mass_mm,
+    isotropic_grid,
+    require_orthogonal,
+)
+from bids_lesion_xai.imaging.intensity import brain_moments, normalise
+from bids_lesion_xai.imaging.similarity import MIN_SIMILARITY, require_match, similarity
+from bids_lesion_xai.interfaces.itk import (
+    Image,
+    align_rigidly,
+    resample,
+    without_bias,
+    write_inverse,
+    write_start,
+)
+
+SPACING_MM = 1.0
+# The skull lies outside; what the metric sees at the brain's edge is cerebrospinal fluid.
+METRIC_MARGIN_MM = 5
+
+
+@contextmanager
+def _naming(visit: str) -> Iterator[None]:
+    """Put the visit in front of the message of a DataError."""
+    try:
+        yield
+    except DataError as error:
+        message = f"{visit}: {error}"
+        raise DataError(message) from error
+
+
+def _load(path: str) -> tuple[NDArray[np.float32], Grid]:
+    values, grid = nifti.load(Path(path))
+    return values, require_orthogonal(grid)
+
+
+def _load_mask(path: str) -> NDArray[np.bool_]:
+    mask, _ = nifti.load(Path(path), np.bool_)
+    return mask
+
+
+class _ConformInput(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="native image")
+    visit = traits.Str(mandatory=True, desc="name of the visit, for messages")
+
+
+class _ConformOutput(TraitedSpec):
+    out_file = File(exists=True, desc="image on 1 mm isotropic voxels")
+
+
+class Conform(SimpleInterface):
+    """Resample an image onto 1 mm isotropic voxels along its own axes, closest to RAS."""
+
+    input_spec = _ConformInput
+    output_spec = _ConformOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        with _naming(self.inputs.visit):
+            values, grid = _load(self.inputs.in_file)
+        target = isotropic_grid(grid, SPACING_MM)
+        out_file = nifti.save(
+            Path(runtime.cwd, "conformed.nii.gz"), resample(Image(values, grid), target), target
+        )
+        self._results["out_file"] = str(out_file)
+        return runtime
+
+
+class _BrainMaskInput(BaseInterfaceInputSpec):
+    conformed_file = File(exists=True, mandatory=True, desc="T1w, 1 mm isotropic")
+    native_file = File(exists=True, mandatory=True, desc="the same T1w as it was recorded")
+    skull_strip = traits.Enum("auto", "force", "skip", mandatory=True, desc="what to do")
+    visit = traits.Str(mandatory=True, desc="name of the visit, for messages")
+
+
+class _BrainMaskOutput(TraitedSpec):
+    brain_mask_file = File(exists=True, desc="mask on the grid of conformed_file")
+    method = traits.Enum("deepbet", "given", desc="deepbet, or given with the image")
+
+
+class BrainMask(SimpleInterface):
+    """Find the brain with deepbet, or take the foreground of an image that is stripped already."""
+
+    input_spec = _BrainMaskInput
+    output_spec = _BrainMaskOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        with _naming(self.inputs.visit):
+            native, native_grid = _load(self.inputs.native_file)
+            _, grid = _load(self.inputs.conformed_file)
+            given = self.inputs.skull_strip == "skip" or (
+                self.inputs.skull_strip == "auto" and brain.is_stripped(native, native_grid)
+            )
+            mask = (
+                _given_mask(native, native_grid, grid)
+                if given
+                else _deepbet_mask(self.inputs.conformed_file)
+            )
+            brain.require_plausible(mask, grid)
+        out_file = nifti.save(Path(runtime.cwd, "brain_mask.nii.gz"), mask, grid)
+        self._results["brain_mask_file"] = str(out_file)
+        self._results["method"] = "given" if given else "deepbet"
+        return runtime
+
+
+def _given_mask(native: NDArray[np.float32], native_grid: Grid, grid: Grid) -> NDArray[np.bool_]:
+    """Return the brain of a stripped image: found on the native grid, whose edge is exact."""
+    inside = brain.solid(brain.foreground(native)).astype(np.float32)
+    return np.asarray(resample(Image(inside, native_grid), grid) >= 0.5)
+
+
+def _deepbet_mask(conformed_file: str) -> NDArray[np.bool_]:
+    """Return deepbet's mask, shape (X, Y, Z); its weights are in its wheel."""
+    import torch
+    from deepbet.bet import BrainExtraction
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        _, mask, _ = BrainExtraction(no_gpu=True).run(conformed_file)
+    except (AssertionError, ValueError) as error:
+        # Both stand for an empty foreground in deepbet.
+        message = f"deepbet found no brain in T1w ({error}). Look at the image."
+        raise DataError(message) from error
+    finally:
+        torch.set_num_threads(n_threads)
+    return np.asarray(mask.dataobj) > 0
+
+
+class _RegisterInput(BaseInterfaceInputSpec):
+    flair_file = File(exists=True, mandatory=True, desc="native FLAIR")
+    t1w_file = File(exists=True, mandatory=True, desc="T1w, 1 mm isotropic")
+    brain_mask_file = File(exists=True, mandatory=True, desc="mask on the grid of t1w_file")
+    visit = traits.Str(mandatory=True, desc="name of the visit, for messages")
+
+
+class _RegisterOutput(TraitedSpec):
+    flair_file = File(exists=True, desc="FLAIR, resampled once onto the grid of t1w_file")
+    flair_to_t1w_file = File(exists=True, desc="rigid transform, ITK text")
+    similarity = traits.Float(desc="similarity of FLAIR and T1w inside the brain")
+
+
+class RegisterFlair(SimpleInterface):
+    """Register FLAIR rigidly to T1w, resample it once, and refuse a result that does not match."""
+
+    input_spec = _RegisterInput
+    output_spec = _RegisterOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        with _naming(self.inputs.visit):
+            t1w = Image(*_load(self.inputs.t1w_file))
+            flair = Image(*_load(self.inputs.flair_file))
+            inside = _load_mask(self.inputs.brain_mask_file)
+            transform_file = Path(runtime.cwd, "flair_to_t1w.txt")
+            registered, score = _register(t1w, flair, inside, transform_file)
+            require_match(score, _coverage(flair.grid, t1w.grid, inside, transform_file))
+        out_file = nifti.save(Path(runtime.cwd, "flair.nii.gz"), registered, t1w.grid)
+        self._results["flair_file"] = str(out_file)
+        self._results["flair_to_t1w_file"] = str(transform_file)
+        self._results["similarity"] = score
+        return runtime
+
+
+def _register(
+    t1w: Image, flair: Image, inside: NDArray[np.bool_], transform_file: Path
+) -> tuple[NDArray[np.float32], float]:
+    """Write the best transform to `transform_file`; return FLAIR on T1w's grid and the score.
+
+    Headers usually agree, so the first start is no displacement. Only if its result does not
+    match are the centres of mass laid on each other: of the heads, then of FLAIR and the brain,
+    because FLAIR alone may be stripped.
+    """
+    region = ndimage.distance_transform_edt(~inside) <= METRIC_MARGIN_MM / SPACING_MM
+    brain_mm = centre_of_mass_mm(inside.astype(np.float32), t1w.grid)
+    flair_mm = centre_of_mass_mm(flair.values, flair.grid)
+    starts_mm = (
+        np.zeros(3),
+        flair_mm - centre_of_mass_mm(t1w.values, t1w.grid),
+        flair_mm - brain_mm,
+    )
+    best: tuple[NDArray[np.float32], float] = (flair.values, -np.inf)
+    with TemporaryDirectory() as folder:
+        start_file, candidate_file = Path(folder, "start.txt"), Path(folder, "candidate.txt")
+        for start_mm in starts_mm:
+            write_start(start_file, brain_mm, start_mm)
+            align_rigidly(t1w, flair, region, start_file, candidate_file)
+            values = resample(flair, t1w.grid, candidate_file)
+            score = similarity(t1w.values, values, inside)
+            if score > best[1]:
+                best = values, score
+                shutil.copyfile(candidate_file, transform_file)
+            if score >= MIN_SIMILARITY:
+                break
+    return best
+
+
+def _coverage(flair: Grid, t1w: Grid, inside: NDArray[np.bool_], transform_file: Path) -> float:
+    """Return the share of the brain that lies in FLAIR's field of view."""
+    seen = resample(Image(np.ones(flair.shape, np.float32), flair), t1w, transform_file)
+    return float((seen[inside] >= 0.5).mean())
+
+
+class _StandardiseInput(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="T1w or FLAIR, 1 mm isotropic")
+    brain_mask_file = File(exists=True, mandatory=True, desc="mask on the grid of in_file")
+    visit = traits.Str(mandatory=True, desc="name of the visit, for messages")
+
+
+class _StandardiseOutput(TraitedSpec):
+    out_file = File(exists=True, desc="mean 0, standard deviation 1 in the brain, 0 outside")
+    mean = traits.Float(desc="mean intensity of the brain after the bias correction")
+    standard_deviation = traits.Float(desc="standard deviation of the same")
+
+
+class Standardise(SimpleInterface):
+    """Correct the bias field inside the brain (N4), then normalise."""
+
+    input_spec = _StandardiseInput
+    output_spec = _StandardiseOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        inside = _load_mask(self.inputs.brain_mask_file)
+        with _naming(self.inputs.visit):
+            values, grid = _load(self.inputs.in_file)
+            # N4 would turn a constant image into numbers without meaning.
+            brain_moments(values, inside)
+            corrected = without_bias(Image(values, grid), inside)
+            mean, deviation = brain_moments(corrected, inside)
+        out_file = nifti.save(
+            Path(runtime.cwd, "standardised.nii.gz"),
+            normalise(corrected, inside, mean, deviation),
+            grid,
+        )
+        self._results["out_file"] = str(out_file)
+        self._results["mean"], self._results["standard_deviation"] = mean, deviation
+        return runtime
+
+
+class _WriteFactsInput(BaseInterfaceInputSpec):
+    skull_strip_method = traits.Str(mandatory=True)
+    registration_similarity = traits.Float(mandatory=True)
+    flair_mean = traits.Float(mandatory=True)
+    flair_standard_deviation = traits.Float(mandatory=True)
+    t1w_mean = traits.Float(mandatory=True)
+    t1w_standard_deviation = traits.Float(mandatory=True)
+
+
+class _WriteFactsOutput(TraitedSpec):
+    facts_file = File(exists=True, desc="JSON object of the inputs")
+
+
+class WriteFacts(SimpleInterface):
+    """Write what the preprocessing found, by the names of the inputs, as JSON."""
+
+    input_spec = _WriteFactsInput
+    output_spec = _WriteFactsOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        facts_file = Path(runtime.cwd, "facts.json")
+        facts_file.write_text(json.dumps(self.inputs.get(), indent=2, sort_keys=True) + "\n")
+        self._results["facts_file"] = str(facts_file)
+        return runtime
+
+
+class _ResampleMaskInput(BaseInterfaceInputSpec):
+    mask_file = File(exists=True, mandatory=True, desc="mask in T1w space")
+    reference_file = File(exists=True, mandatory=True, desc="native FLAIR")
+    transform_file = File(exists=True, mandatory=True, desc="flair_to_t1w_file of RegisterFlair")
+
+
+class _ResampleMaskOutput(TraitedSpec):
+    out_file = File(exists=True, desc="mask on the grid of reference_file, uint8")
+
+
+class ResampleMask(SimpleInterface):
+    """Bring a mask from T1w space to the native grid of FLAIR, against the transform."""
+
+    input_spec = _ResampleMaskInput
+    output_spec = _ResampleMaskOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        mask, grid = _load(self.inputs.mask_file)
+        _, target = _load(self.inputs.reference_file)
+        with TemporaryDirectory() as folder:
+            inverse_file = Path(folder, "t1w_to_flair.txt")
+            write_inverse(inverse_file, Path(self.inputs.transform_file))
+            resampled = resample(Image(mask, grid), target, inverse_file) >= 0.5
+        out_file = nifti.save(Path(runtime.cwd, "mask.nii.gz"), resampled, target)
+        self._results["out_file"] = str(out_file)
+        return runtime
