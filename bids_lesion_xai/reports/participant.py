@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of one visit."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bids_lesion_xai.bids.derivatives import CHANNELS, DERIVATIVES
+from bids_lesion_xai.bids.store import Store
+from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.group.collect import visit_lesions, visit_summary
+from bids_lesion_xai.imaging import nifti
+from bids_lesion_xai.reports import page
+from bids_lesion_xai.reports.figures import draw_lesion, draw_overview
+from bids_lesion_xai.reports.slices import Crop, Scan, crop_offset
+
+_FIGURE_DPI = 144
+_PROFILE_MARGINS = {"left": 0.15, "right": 0.985, "bottom": 0.19, "top": 0.97}
+_COLUMNS = {**DERIVATIVES["lesion_table"].columns, **DERIVATIVES["saliency_table"].columns}
+_SALIENCY_FACTS = (
+    ("Method", "Explanation"),
+    ("Aggregation", "Aggregation over a lesion's voxels"),
+    ("Target", "Explained quantity"),
+    ("NumberOfSamples", "Noise samples"),
+    ("NoiseLevel", "Noise level, of the intensity range"),
+    ("NoiseStandardDeviation", "Standard deviation of the noise"),
+    ("RandomSeed", "Random seed"),
+    ("Device", "Device"),
+)
+
+
+def write_report(store: Store, visit: Visit) -> Path:
+    """Write the figures and the report of a visit from its outputs, and return the report's path.
+
+    Raises
+    ------
+    DataError
+        An output is missing or cannot be read.
+    OutputError
+        The output folder cannot be written.
+    """
+    lesions = visit_lesions(store, visit)
+    scan = load_scan(store, visit)
+    rows: list[dict[str, Any]] = lesions.to_dict("records")  # type: ignore[assignment]
+    content = {
+        "visit": visit,
+        "dataset": page.dataset_name(store.root),
+        "summary": visit_summary(store, visit, lesions),
+        "segmentation": store.facts("lesion_labels", visit),
+        "saliency": store.facts("saliency_table", visit),
+        "saliency_facts": _SALIENCY_FACTS,
+        "columns": _COLUMNS,
+        "units": DERIVATIVES["saliency_flair"].units,
+        "overview": _publish_figure(store, "overview_figure", draw_overview(scan), visit),
+        "lesions": [
+            {
+                "row": row,
+                "figure": _lesion_figure(store, visit, scan, row),
+                "profile": draw_profile(row),
+            }
+            for row in rows
+        ],
+    }
+    html = page.render("participant.html", content)
+    return store.write_text(DERIVATIVES["report"].path(visit), html)
+
+
+def load_scan(store: Store, visit: Visit) -> Scan:
+    """Read the preprocessed images of a visit, its brain mask and its lesions."""
+    images = {
+        channel: nifti.load(store.path(f"preproc_{channel}", visit))[0] for channel in CHANNELS
+    }
+    brain, _ = nifti.load(store.path("brain_mask", visit), np.bool_)
+    labels, grid = nifti.load(store.path("lesion_labels", visit), np.int32)
+    return Scan(grid, images, brain, labels)
+
+
+def draw_profile(row: dict[str, Any]) -> str:
+    """Return the chart of mean saliency by distance from a lesion, as a URI.
+
+    Parameters
+    ----------
+    row : dict
+        The lesion's row of the saliency table. The mean inside has an error bar of one standard
+        error.
+    """
+    places = range(len(page.PROFILE))
+    with page.chart(5.4, 2.6, _PROFILE_MARGINS) as (figure, axes):
+        page.zero_line(axes)
+        for channel, name in page.CHANNEL_NAMES.items():
+            style: dict[str, Any] = {"color": page.CHANNEL_COLOURS[channel], "clip_on": False}
+            values = [row[f"{channel}_{key}"] for key, _ in page.PROFILE]
+            marker = page.CHANNEL_MARKERS[channel] + "-"
+            axes.plot(places, values, marker, markersize=5, label=name, **style)
+            axes.errorbar(0, values[0], row[f"{channel}_mean_inside_se"], capsize=4, **style)
+        page.profile_axis(axes)
+        axes.legend()
+        return page.chart_uri(figure)
+
+
+def _lesion_figure(store: Store, visit: Visit, scan: Scan, row: dict[str, Any]) -> str:
+    """Draw and publish the figure of a lesion, and return it as a URI."""
+    name = str(row["name"])
+    crops = {}
+    for channel in CHANNELS:
+        key = f"lesion_saliency_{channel}"
+        values, grid = nifti.load(store.path(key, visit, name))
+        crops[channel] = Crop(values, crop_offset(grid, scan.grid))
+    figure = draw_lesion(scan, int(row["index"]), crops, DERIVATIVES[key].units)
+    return _publish_figure(store, "lesion_figure", figure, visit, name)
+
+
+def _publish_figure(
+    store: Store, key: str, figure: Figure, visit: Visit, lesion: str | None = None
+) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = Path(folder, "figure.png")
+        figure.savefig(drawn, dpi=_FIGURE_DPI, pil_kwargs={"compress_level": 4})
+        published = store.publish(key, drawn, visit=visit, lesion=lesion)
+    return page.image_uri(published)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the figures show: slices of a visit's images, and windows around lesions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+from matplotlib.colors import Normalize
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_lesion_xai.imaging.grid import Grid
+
+_MARGIN_MM = 12.0
+_MIN_WINDOW_MM = 44.0
+# Area of a slice of the brain, relative to the largest, below which it is a tip.
+_TIP = 0.12
+
+_Number = TypeVar("_Number", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The preprocessed images of a visit and its lesions, on one grid.
+
+    Parameters
+    ----------
+    grid : Grid
+        Axes near right, anterior and superior.
+    images : mapping of str to float32 array, shape (X, Y, Z)
+        ``flair`` and ``t1w``, in units of normalised intensity.
+    brain : bool array, shape (X, Y, Z)
+    labels : int32 array, shape (X, Y, Z)
+        Number of the lesion, 0 where there is none.
+    """
+
+    grid: Grid
+    images: Mapping[str, NDArray[np.float32]]
+    brain: NDArray[np.bool_]
+    labels: NDArray[np.int32]
+
+    @cached_property
+    def greys(self) -> dict[str, Normalize]:
+        """Grey scale of each image: the 1 to 99.8 percentile of the brain, black to white."""
+        return {
+            channel: Normalize(*np.percentile(values[self.brain], (1, 99.8)))
+            for channel, values in self.images.items()
+        }
+
+    @cached_property
+    def boxes(self) -> list[tuple[slice, slice, slice] | None]:
+        """Bounding box of lesion 1, 2, ...; None for a number that no lesion has."""
+        return list(ndimage.find_objects(self.labels))
+
+    def plane(self, channel: str, axis: int, index: int) -> NDArray[np.float32]:
+        """Return the slice `index` across a voxel axis, 2D, with black outside the brain."""
+        # Indexed, for `take` would copy the whole volume first.
+        brain, values = (
+            np.moveaxis(volume, axis, 0)[index] for volume in (self.brain, self.images[channel])
+        )
+        return np.where(brain, values, np.float32(self.greys[channel].vmin or 0))
+
+
+@dataclass(frozen=True)
+class Crop:
+    """An array that fills a box of a larger grid and is 0 elsewhere.
+
+    Parameters
+    ----------
+    values : float32 array, shape (A, B, C)
+    offset : tuple of int
+        Index on the larger grid of the first voxel.
+    """
+
+    values: NDArray[np.float32]
+    offset: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square part of an axial slice.
+
+    Parameters
+    ----------
+    start : tuple of int
+        First index along X and Y; may lie outside the grid.
+    shape : tuple of int
+        Number of voxels along X and Y.
+    k : int
+        Index of the slice along Z.
+    """
+
+    start: tuple[int, int]
+    shape: tuple[int, int]
+    k: int
+
+
+def crop_offset(crop: Grid, grid: Grid) -> tuple[int, int, int]:
+    """Return the index on `grid` of the first voxel of `crop`, a part of it.
+
+    >>> grid = Grid((9, 9, 9), np.diag([1.0, 2.0, 3.0, 1.0]))
+    >>> crop_offset(grid.crop((4, 0, 2), (1, 1, 1)), grid)
+    (4, 0, 2)
+    """
+    x, y, z = np.rint((np.linalg.inv(grid.affine) @ crop.affine[:, 3])[:3]).astype(int).tolist()
+    return x, y, z
+
+
+def cut(
+    plane: NDArray[_Number], start: tuple[int, int], shape: tuple[int, int], fill: float = 0
+) -> NDArray[_Number]:
+    """Return the part of `plane` of `shape` voxels from `start` on, `fill` where it leaves it.
+
+    >>> cut(np.ones((2, 2)), (-1, 1), (3, 2)).tolist()
+    [[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]]
+    """
+    part = np.full(shape, fill, plane.dtype)
+    first = [max(begin, 0) for begin in start]
+    last = [min(begin + n, size) for begin, n, size in zip(start, shape, plane.shape, strict=True)]
+    if all(end > begin for begin, end in zip(first, last, strict=True)):
+        target = [slice(a - s, b - s) for a, b, s in zip(first, last, start, strict=True)]
+        part[tuple(target)] = plane[first[0] : last[0], first[1] : last[1]]
+    return part
+
+
+def lesion_window(scan: Scan, index: int) -> Window:
+    """Return the window around a lesion in the slice that holds most of its voxels.
+
+    The lesion is in the middle of the slice with a margin of at least 12 mm on each side.
+    """
+    box = scan.boxes[index - 1]
+    if box is None:
+        message = f"there is no lesion {index}"
+        raise ValueError(message)
+    inside = scan.labels[box] == index
+    k = box[2].start + int(inside.sum((0, 1)).argmax())
+    extents_mm = [
+        (part.stop - part.start) * step
+        for part, step in zip(box, scan.grid.spacing_mm[:2], strict=False)
+    ]
+    side_mm = max(_MIN_WINDOW_MM, max(extents_mm) + 2 * _MARGIN_MM)
+    shape = [int(np.ceil(side_mm / step)) for step in scan.grid.spacing_mm[:2]]
+    start = [(part.start + part.stop - n) // 2 for part, n in zip(box, shape, strict=False)]
+    return Window((start[0], start[1]), (shape[0], shape[1]), k)
+
+
+def window_of_crop(crop: Crop, window: Window) -> NDArray[np.float32]:
+    """Return the values of a crop in a window of the larger grid."""
+    k = window.k - crop.offset[2]
+    if not 0 <= k < crop.values.shape[2]:
+        return np.zeros(window.shape, crop.values.dtype)
+    x, y = (begin - first for begin, first in zip(window.start, crop.offset, strict=False))
+    return cut(crop.values[:, :, k], (x, y), window.shape)
+
+
+def overview_slices(scan: Scan, n_slices: int) -> list[int]:
+    """Return axial slices that spread over the brain and show as many lesions as they can.
+
+    The brain, without the tips that hold no lesion, is divided into `n_slices` slabs. Of each, the
+    slice with most voxels of lesions that no slice below shows is taken; if there is none, the
+    middle one.
+    """
+    area = scan.brain.sum((0, 1))
+    lesions = (scan.labels > 0).any((0, 1))
+    filled = np.flatnonzero((area > _TIP * area.max()) | lesions)
+    chosen: list[int] = []
+    for slab in np.array_split(filled, n_slices):
+        if not slab.size:
+            continue
+        labels = scan.labels[:, :, slab]
+        shown = np.unique(scan.labels[:, :, chosen])
+        n_voxels = ((labels > 0) & ~np.isin(labels, shown)).sum((0, 1))
+        best = int(n_voxels.argmax()) if n_voxels.any() else slab.size // 2
+        chosen.append(int(slab[best]))
+    return chosen

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of one visit, and its figures."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from bids_lesion_xai.bids.derivatives import CHANNELS
+from bids_lesion_xai.bids.store import Store
+from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.errors import DataError
+from bids_lesion_xai.group.collect import visit_lesions, visit_summary
+from bids_lesion_xai.imaging.grid import Grid
+from bids_lesion_xai.reports import figures, page
+from bids_lesion_xai.reports.participant import write_report
+from bids_lesion_xai.reports.slices import (
+    Crop,
+    Scan,
+    crop_offset,
+    lesion_window,
+    overview_slices,
+    window_of_crop,
+)
+from tests.outputs import (
+    ONE_SAMPLE,
+    TWO_SESSIONS,
+    WITHOUT_LESION,
+    Html,
+    oblique_grid,
+    phantom,
+    publish_outputs,
+    raw_rows,
+    same_number,
+)
+
+VISIT = TWO_SESSIONS[0]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = publish_outputs(tmp_path_factory.mktemp("outputs"))
+    for visit in store.visits():
+        write_report(store, visit)
+    return store
+
+
+@pytest.fixture
+def scan() -> Scan:
+    flair, t1w, labels = phantom(VISIT)
+    return Scan(oblique_grid(), {"flair": flair, "t1w": t1w}, flair != 0, labels)
+
+
+def _report(store: Store, visit: Visit) -> Html:
+    return Html(store.path("report", visit).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("visit", [VISIT, ONE_SAMPLE])
+def test_every_number_of_a_lesion_equals_the_tables(store: Store, visit: Visit) -> None:
+    report = _report(store, visit)
+    rows = raw_rows(store.path("lesion_table", visit), store.path("saliency_table", visit))
+    lesions = {row["name"]: row for row in rows}
+    assert sorted(report.lesions) == sorted(lesions)
+    for name, numbers in report.lesions.items():
+        assert {"volume_mm3", "flair_peak", "flair_peak_se", "t1w_mean_shell_10mm"} <= set(numbers)
+        for column, value in numbers.items():
+            assert same_number(value, lesions[name][column]), (name, column)
+
+
+def test_numbers_of_the_summary_equal_the_group_row(store: Store) -> None:
+    report = _report(store, VISIT)
+    summary = visit_summary(store, VISIT, visit_lesions(store, VISIT))
+    assert {"n_lesions", "brain_volume_mm3", "registration_similarity"} <= set(report.numbers)
+    for column, value in report.numbers.items():
+        assert value == page.exact_text(summary[column])
+
+
+@given(st.floats(-1e9, 1e9), st.integers(2, 5))
+def test_text_of_a_number_is_its_value_rounded(value: float, digits: int) -> None:
+    plain = str.maketrans("\N{MINUS SIGN}⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "--0123456789", "\N{NARROW NO-BREAK SPACE}")
+    shown = float(page.number_text(value, digits).translate(plain).replace("×10", "e"))
+    assert shown == pytest.approx(value, rel=0.51 * 10 ** (1 - digits), abs=0)
+
+
+def test_there_is_an_anchor_for_every_lesion_and_a_target_for_every_anchor(store: Store) -> None:
+    for visit in store.visits():
+        report = _report(store, visit)
+        names = set(visit_lesions(store, visit)["name"])
+        assert names == {name for name in report.ids if re.fullmatch(r"L\d{3}", name)}
+        assert len(report.ids) == len(set(report.ids))
+        assert {link[1:] for link in report.links if link.startswith("#")} <= set(report.ids)
+        assert names <= {link[1:] for link in report.links}
+
+
+def test_nothing_is_loaded_from_elsewhere(store: Store) -> None:
+    for visit in store.visits():
+        report = _report(store, visit)
+        assert report.sources
+        assert all(source.startswith("data:image/") for source in report.sources)
+        assert not re.search(r"url\(|@import|<link|<iframe", report.text)
+        assert "default-src 'none'" in report.text
+
+
+def test_no_path_of_the_host_is_told(store: Store) -> None:
+    for visit in store.visits():
+        assert str(store.root) not in _report(store, visit).text
+
+
+def test_every_image_has_an_alternative_text(store: Store) -> None:
+    report = _report(store, VISIT)
+    assert all(len(text) > 30 for text in report.alternatives)
+    assert len(report.alternatives) == len(report.sources)
+
+
+def test_text_is_escaped(store: Store) -> None:
+    assert "bids_lesion_xai of phantoms &amp; more" in _report(store, VISIT).text
+
+
+def test_figures_lie_in_the_figures_folder(store: Store) -> None:
+    found = {path.name for path in (store.root / "sub-01" / "figures").iterdir()}
+    lesions = {store.path("lesion_figure", VISIT, f"L{i:03d}").name for i in (1, 2, 3)}
+    overviews = {store.path("overview_figure", visit).name for visit in TWO_SESSIONS}
+    assert found == lesions | overviews
+
+
+def test_no_lesion_is_a_result_that_the_report_states(store: Store) -> None:
+    report = _report(store, WITHOUT_LESION)
+    assert "No lesion found." in report.text
+    assert report.lesions == {}
+    assert report.numbers["n_lesions"] == "0"
+    assert len(report.sources) == 1
+    assert "No lesion found." not in _report(store, VISIT).text
+
+
+def test_one_sample_has_no_standard_error(store: Store) -> None:
+    report = _report(store, ONE_SAMPLE)
+    errors = [value for key, value in report.lesions["L001"].items() if key.endswith("_se")]
+    assert set(errors) == {"n/a"}
+    assert "one sample has none" in report.text
+
+
+def test_facts_of_the_sidecars_are_told(store: Store) -> None:
+    text = _report(store, VISIT).text
+    for fact in ("phantom_unet 0.1.0", "FLAIR 0.281, T1w 0.243", "SmoothGrad", ">42<", ">cpu<"):
+        assert fact in text
+
+
+def test_the_same_outputs_give_the_same_report(store: Store) -> None:
+    before = store.path("report", ONE_SAMPLE).read_bytes()
+    assert write_report(store, ONE_SAMPLE).read_bytes() == before
+
+
+def test_a_missing_table_is_an_error(tmp_path: Path) -> None:
+    store = publish_outputs(tmp_path, [VISIT])
+    store.path("lesion_table", VISIT).unlink()
+    with pytest.raises(DataError, match=r"dseg\.tsv is missing"):
+        write_report(store, VISIT)
+
+
+# ---- the colour scale
+
+_MAPS = arrays(np.float32, (3, 4), elements=st.floats(-100, 100, width=16))
+
+
+@given(_MAPS, _MAPS)
+def test_the_limit_is_common_and_symmetric(flair: np.ndarray, t1w: np.ndarray) -> None:
+    limit = figures.symmetric_limit([flair, t1w])
+    assert limit > 0
+    assert limit == figures.symmetric_limit([t1w, flair])
+    assert limit == figures.symmetric_limit([-flair, t1w])
+    assert limit == pytest.approx(figures.symmetric_limit([4 * flair, 4 * t1w]) / 4) or not (
+        flair.any() or t1w.any()
+    )
+    largest = max(np.abs(flair).max(), np.abs(t1w).max())
+    assert limit <= largest * (1 + 1e-6) or largest == 0
+    assert figures.symmetric_limit([flair, t1w], percentile=100) == (largest or 1)
+
+
+def test_the_limit_does_not_hang_on_how_much_is_zero() -> None:
+    values = np.array([3.0, -1.0, 2.0], np.float32)
+    assert figures.symmetric_limit([values]) == figures.symmetric_limit(
+        [values, np.zeros(99, np.float32)]
+    )
+
+
+def test_both_maps_and_the_colour_bar_have_the_same_symmetric_scale(scan: Scan) -> None:
+    strong, weak = (np.full(scan.labels.shape, value, np.float32) for value in (2.0, -0.1))
+    maps = {"flair": Crop(weak, (0, 0, 0)), "t1w": Crop(strong, (0, 0, 0))}
+    figure = figures.draw_lesion(scan, 1, maps, "units")
+    scales = {
+        image.get_clim()
+        for axes in figure.axes
+        for image in axes.images
+        if image.get_cmap() is figures.SALIENCY_COLOURS
+    }
+    assert scales == {(-2.0, 2.0)}
+    assert len(figure.axes) == 5
+
+
+def test_colours_of_both_signs_are_equally_light_and_zero_is_the_ground() -> None:
+    colours = figures.SALIENCY_COLOURS(np.linspace(0, 1, 201))[:, :3]
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    lightness = 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16
+    np.testing.assert_allclose(lightness, lightness[::-1], atol=2.5)
+    assert (np.diff(lightness[100:]) > 0).all()
+    assert lightness[100] == lightness.min()
+
+
+# ---- slices and windows
+
+
+def test_a_crop_is_found_on_an_oblique_grid() -> None:
+    grid = oblique_grid()
+    crop = grid.crop((5, 0, 11), (3, 4, 5))
+    rounded = Grid(crop.shape, crop.affine.astype(np.float32).astype(np.float64))
+    assert crop_offset(rounded, grid) == (5, 0, 11)
+
+
+@given(st.tuples(*[st.integers(0, 12)] * 3), st.tuples(*[st.integers(1, 9)] * 3))
+def test_window_of_a_crop_equals_window_of_the_whole(
+    offset: tuple[int, int, int], shape: tuple[int, int, int]
+) -> None:
+    flair, t1w, labels = phantom(VISIT)
+    scan = Scan(oblique_grid(), {"flair": flair, "t1w": t1w}, flair != 0, labels)
+    window = lesion_window(scan, 1)
+    values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    whole = np.zeros(labels.shape, np.float32)
+    part = tuple(slice(begin, begin + n) for begin, n in zip(offset, shape, strict=True))
+    whole[part] = values
+    np.testing.assert_array_equal(
+        window_of_crop(Crop(values, offset), window),
+        window_of_crop(Crop(whole, (0, 0, 0)), window),
+    )
+
+
+@pytest.mark.parametrize("index", [1, 2, 3])
+def test_the_window_shows_the_slice_with_most_voxels_and_a_margin(scan: Scan, index: int) -> None:
+    window = lesion_window(scan, index)
+    inside = scan.labels == index
+    assert inside[:, :, window.k].sum() == inside.sum((0, 1)).max()
+    for axis in (0, 1):
+        places = np.argwhere(inside)[:, axis]
+        begin, end = window.start[axis], window.start[axis] + window.shape[axis]
+        assert places.min() - begin >= 12
+        assert end - 1 - places.max() >= 12
+
+
+def test_an_outline_is_where_the_mask_ends() -> None:
+    mask = np.zeros((5, 6), bool)
+    mask[1:4, 2] = True
+    segments = figures.outline(mask)
+    assert len(segments) == 8
+    np.testing.assert_array_equal(segments.min((0, 1)), [0.5, 1.5])
+    np.testing.assert_array_equal(segments.max((0, 1)), [3.5, 2.5])
+    assert len(figures.outline(np.zeros((3, 3), bool))) == 0
+
+
+def test_the_overview_shows_every_lesion_of_a_few(scan: Scan) -> None:
+    chosen = overview_slices(scan, 12)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == 12
+    assert set(np.unique(scan.labels[:, :, chosen])) == {0, 1, 2, 3}
+
+
+def test_edges_of_a_step_are_at_the_step() -> None:
+    plane = np.zeros((20, 20), np.float32)
+    plane[10:] = 5
+    field = figures.edges(plane)
+    assert (field[9] > 0).all()
+    assert (field[10] < 0).all()
+    assert np.isnan(figures.edges(np.zeros((4, 4), np.float32))).all()
+
+
+def test_images_are_seen_from_below_with_the_right_on_the_left(scan: Scan) -> None:
+    maps = {channel: Crop(np.zeros((1, 1, 1), np.float32), (0, 0, 0)) for channel in CHANNELS}
+    for axes in figures.draw_lesion(scan, 1, maps, "units").axes[:4]:
+        left, right = axes.get_xlim()
+        assert left > right
+        marks = {text.get_text(): text.get_position()[0] for text in axes.texts}
+        assert marks["R"] < marks["L"]
