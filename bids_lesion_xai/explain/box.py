@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boxes of voxels on a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+Indices = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Box:
+    """The voxels from index `start` up to, but not including, `stop` on every axis.
+
+    Indices may lie outside the grid, where a network sees its zero padding.
+    """
+
+    start: Indices
+    stop: Indices
+
+    @property
+    def shape(self) -> Indices:
+        """Number of voxels along each axis."""
+        return tuple(stop - start for start, stop in zip(self.start, self.stop, strict=True))
+
+    def union(self, other: Box) -> Box:
+        """Return the smallest box that holds both."""
+        start = tuple(map(min, self.start, other.start))
+        return Box(start, tuple(map(max, self.stop, other.stop)))
+
+    def clip(self, extent: Indices) -> Box:
+        """Return the part of the box that lies on a grid of shape `extent`."""
+        start = tuple(max(0, index) for index in self.start)
+        return Box(start, tuple(map(min, self.stop, extent)))
+
+    def slices(self, origin: Indices) -> tuple[slice, ...]:
+        """Return the slices of the box in an array whose first voxel has the index `origin`."""
+        return tuple(
+            slice(start - first, stop - first)
+            for start, stop, first in zip(self.start, self.stop, origin, strict=True)
+        )
+
+
+def bounding_box(mask: torch.Tensor) -> Box:
+    """Return the smallest box that holds every True voxel of `mask`, bool, shape (X, Y, Z)."""
+    voxels = mask.nonzero()
+    start, last = voxels.amin(0).tolist(), voxels.amax(0).tolist()
+    return Box(tuple(start), tuple(index + 1 for index in last))
