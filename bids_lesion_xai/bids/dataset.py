@@ -3,11 +3,224 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
-from bids import BIDSLayout
-from bids.layout import Query
+from bids import BIDSLayout, BIDSLayoutIndexer
+from bids.layout import BIDSFile, Query
+
+from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.errors import DataError, NotFoundError
+from bids_lesion_xai.imaging import nifti
+
+_NIFTI = [".nii", ".nii.gz"]
+_OTHER_FOLDERS = re.compile(r"^/(derivatives|sourcedata|code|stimuli|models|phenotype)(/|$)")
+_HIDDEN = re.compile(r"/\.")
+# Labels that say "after contrast agent" without the entity ce-.
+_POST_CONTRAST = re.compile(r"post|gad|gd", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class VisitInputs:
+    """The images chosen for one visit.
+
+    Parameters
+    ----------
+    visit : Visit
+    flair, t1w : Path
+        Native images.
+    bids_dir : Path
+        The dataset they belong to.
+    rejected : tuple of str
+        Other images of the visit, each with the reason why it was not taken.
+    """
+
+    visit: Visit
+    flair: Path
+    t1w: Path
+    bids_dir: Path
+    rejected: tuple[str, ...]
+
+    def uri(self, path: Path) -> str:
+        """Return the BIDS URI of a raw image."""
+        return f"bids:raw:{path.relative_to(self.bids_dir).as_posix()}"
+
+
+@dataclass(frozen=True)
+class SkippedVisit:
+    """A visit that cannot be processed, and why."""
+
+    visit: Visit
+    reason: str
+
+
+def find_visits(
+    bids_dir: Path, participants: Sequence[str], sessions: Sequence[str]
+) -> tuple[list[VisitInputs], list[SkippedVisit]]:
+    """Find FLAIR and T1w of every visit.
+
+    Of several candidates, the pair of one run is preferred, then 3D acquisitions, then the
+    smallest voxels, then the first name. Images with contrast agent, of another part than the
+    magnitude, derived images and empty files are never taken.
+
+    Parameters
+    ----------
+    bids_dir : Path
+    participants, sessions : sequence of str
+        Labels to look at; empty means all.
+
+    Returns
+    -------
+    visits : list of VisitInputs
+    skipped : list of SkippedVisit
+        Visits without a usable FLAIR or T1w.
+
+    Raises
+    ------
+    NotFoundError
+        A participant or session that was named is not in the dataset.
+    DataError
+        The folder has no participant.
+    """
+    bids_dir = bids_dir.resolve()
+    known = sorted(path.name[4:] for path in bids_dir.glob("sub-*") if path.is_dir())
+    if not known:
+        message = f"{bids_dir} has no folder sub-*; a BIDS dataset is expected."
+        raise DataError(message)
+    _require_known("participant", "sub", participants, known)
+    chosen = list(participants) or known
+    layout = _index(bids_dir, chosen)
+    found = [visit for label in chosen for visit in _visits_of(layout, label)]
+    _require_known("session", "ses", sessions, sorted({visit.session for visit in found} - {""}))
+    visits, skipped = [], []
+    for visit in found:
+        if sessions and visit.session not in sessions:
+            continue
+        try:
+            visits.append(_choose(layout, visit, bids_dir))
+        except DataError as error:
+            skipped.append(SkippedVisit(visit, str(error)))
+    return visits, skipped
+
+
+def _index(bids_dir: Path, participants: Sequence[str]) -> BIDSLayout:
+    """Index the raw images of `participants` alone, without reading any JSON file."""
+    labels = "|".join(map(re.escape, participants))
+    others = re.compile(rf"^/sub-(?!({labels})(/|_|$))")
+    indexer = BIDSLayoutIndexer(
+        validate=False, index_metadata=False, ignore=[_OTHER_FOLDERS, _HIDDEN, others]
+    )
+    return BIDSLayout(bids_dir, validate=False, indexer=indexer)
+
+
+def _require_known(
+    what: str, prefix: str, labels: Sequence[str], known: Sequence[str]
+) -> None:
+    missing = [label for label in labels if label not in known]
+    if missing:
+        message = (
+            f"--{what}-label {' '.join(missing)}: not in the dataset. It has "
+            f"{', '.join(f'{prefix}-{label}' for label in known[:20]) or 'none'}"
+            f"{' and more' if len(known) > 20 else ''}."
+        )
+        raise NotFoundError(message)
+
+
+def _visits_of(layout: BIDSLayout, participant: str) -> list[Visit]:
+    """Return the visits of a participant that have an anatomical image or a session folder."""
+    folder = Path(layout.root) / f"sub-{participant}"
+    sessions = {path.name[4:] for path in folder.glob("ses-*") if path.is_dir()}
+    if not sessions or any((folder / "anat").glob("*")):
+        sessions.add("")
+    return [Visit(participant, session) for session in sorted(sessions)]
+
+
+def _choose(layout: BIDSLayout, visit: Visit, bids_dir: Path) -> VisitInputs:
+    """Choose the images of a visit.
+
+    Raises
+    ------
+    DataError
+        There is no usable FLAIR or no usable T1w.
+    """
+    usable: dict[str, list[BIDSFile]] = {"FLAIR": [], "T1w": []}
+    rejected: dict[str, list[str]] = {"FLAIR": [], "T1w": []}
+    for suffix in usable:
+        for image in layout.get(
+            subject=visit.participant,
+            session=visit.session or Query.NONE,
+            suffix=suffix,
+            extension=_NIFTI,
+        ):
+            reason = _unusable(image)
+            if reason:
+                rejected[suffix].append(f"{Path(image.path).name} ({reason})")
+            else:
+                usable[suffix].append(image)
+    missing = [suffix for suffix, images in usable.items() if not images]
+    if missing:
+        others = [name for suffix in missing for name in rejected[suffix]]
+        message = f"{visit.name}: no usable {' and no usable '.join(missing)} found" + (
+            f"; not usable: {', '.join(others)}." if others else "."
+        )
+        raise DataError(message)
+    flair, t1w = min(product(usable["FLAIR"], usable["T1w"]), key=lambda pair: _rank(*pair))
+    left = [
+        f"{Path(image.path).name} (another {suffix} was preferred)"
+        for suffix, images in usable.items()
+        for image in images
+        if image not in (flair, t1w)
+    ]
+    return VisitInputs(
+        visit,
+        Path(flair.path),
+        Path(t1w.path),
+        bids_dir,
+        tuple(rejected["FLAIR"] + rejected["T1w"] + left),
+    )
+
+
+def _unusable(image: BIDSFile) -> str | None:
+    """Return why an image is never taken, or None."""
+    path, entities = Path(image.path), image.get_entities()
+    acquisition = str(entities.get("acquisition", ""))
+    if "ceagent" in entities or _POST_CONTRAST.search(acquisition):
+        return "contrast agent"
+    if entities.get("part", "mag") != "mag" or "inv" in entities:
+        return "not a magnitude image"
+    if {"desc", "space"} & set(entities):
+        return "derived image"
+    if not path.exists():
+        return "its content is not here, get it with: datalad get"
+    if path.stat().st_size == 0:
+        return "empty file"
+    return None
+
+
+def _rank(flair: BIDSFile, t1w: BIDSFile) -> tuple[object, ...]:
+    """Return a key that is smallest for the preferred pair."""
+    runs_differ = flair.get_entities().get("run") != t1w.get_entities().get("run")
+    return (
+        runs_differ,
+        *(_flatness(Path(image.path)) for image in (flair, t1w)),
+        *(nifti.voxel_volume_mm3(Path(image.path)) for image in (flair, t1w)),
+        Path(flair.path).name,
+        Path(t1w.path).name,
+    )
+
+
+def _flatness(path: Path) -> int:
+    """Return 0 for a 3D acquisition, 1 if the sidecar beside the image does not tell, 2 for 2D."""
+    sidecar = path.with_name(path.name.partition(".")[0] + ".json")
+    try:
+        kind = json.loads(sidecar.read_text(encoding="utf-8")).get("MRAcquisitionType")
+    except (OSError, ValueError, AttributeError):
+        return 1
+    return {"3D": 0, "2D": 2}.get(str(kind), 1)
 
 
 @dataclass(frozen=True)
@@ -41,9 +254,8 @@ def find_labelled(dataset: Path) -> list[LabelledFiles]:
     layout = BIDSLayout(
         dataset, validate=False, is_derivative=True, config=["bids", "derivatives"]
     )
-    nifti = [".nii", ".nii.gz"]
     found = []
-    for mask in layout.get(suffix="mask", label=["lesion", "L"], extension=nifti):
+    for mask in layout.get(suffix="mask", label=["lesion", "L"], extension=_NIFTI):
         entities = mask.get_entities()
         same = {key: entities.get(key) or Query.NONE for key in ("subject", "session", "space")}
         flair, t1w = (
@@ -51,7 +263,7 @@ def find_labelled(dataset: Path) -> list[LabelledFiles]:
                 (
                     Path(image.path)
                     for image in layout.get(
-                        suffix=suffix, desc=["brain", "preproc"], extension=nifti, **same
+                        suffix=suffix, desc=["brain", "preproc"], extension=_NIFTI, **same
                     )
                 ),
                 None,

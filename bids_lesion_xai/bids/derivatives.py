@@ -291,8 +291,7 @@ DERIVATIVES: dict[str, Derivative] = {
                 "saliency",
                 _NIFTI,
                 f"SmoothGrad saliency of all lesions with respect to {name}: each voxel holds the "
-                "value of the map of the lesion nearest to it (the lower number if two are "
-                "equally near). The sidecar also holds for the maps of the single lesions, which "
+                "value of the map of the lesion nearest to it. The sidecar also holds for the maps of the single lesions, which "
                 "are cropped to where they are not zero",
                 _T1W | {"desc": f"smoothgrad{name}"},
                 _SALIENCY_UNITS,

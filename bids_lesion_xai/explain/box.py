@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -35,7 +36,7 @@ class Box:
         start = tuple(max(0, index) for index in self.start)
         return Box(start, tuple(map(min, self.stop, extent)))
 
-    def slices(self, origin: Indices) -> tuple[slice, ...]:
+    def slices(self, origin: Indices) -> tuple[Any, ...]:
         """Return the slices of the box in an array whose first voxel has the index `origin`."""
         return tuple(
             slice(start - first, stop - first)

@@ -84,16 +84,11 @@ def evaluate(module: nn.Module, piece: Piece, box: Box) -> Piece:
     Parameters
     ----------
     module : torch module
-        In eval mode.
+        In eval mode, of layers that `needed` accepts.
     piece : Piece
         The input, at least where `needed` says and the feature map reaches.
     box : Box
         Part of the output, inside its extent.
-
-    Raises
-    ------
-    UnboundedError
-        `module` holds a layer whose receptive field is unbounded or not known.
     """
     return _rule(module).evaluate(module, piece, box)
 
@@ -117,6 +112,16 @@ class _Pointwise:
 
     def evaluate(self, module: nn.Module, piece: Piece, box: Box) -> Piece:
         return Piece(module(piece.cut(box)), box.start, piece.extent)
+
+
+class _BatchNorm(_Pointwise):
+    """A batch norm with the statistics of the training."""
+
+    def needed(self, module: nn.BatchNorm3d, box: Box) -> Box:
+        if module.running_mean is None:
+            message = "batch norm without running statistics looks at the whole volume"
+            raise UnboundedError(message)
+        return box
 
 
 class _Convolution:
@@ -157,6 +162,11 @@ class _TransposedConvolution:
 
     def needed(self, module: nn.ConvTranspose3d, box: Box) -> Box:
         padding, reach = _padding(module), _reach(module)
+        gaps = (s > r + 1 for s, r in zip(module.stride, reach, strict=True))
+        beyond = (e > p for e, p in zip(module.output_padding, padding, strict=True))
+        if any(gaps) or any(beyond):
+            message = f"{module} has outputs that depend on no input"
+            raise UnboundedError(message)
         start = tuple(
             -((r - a - p) // s)
             for a, p, r, s in zip(box.start, padding, reach, module.stride, strict=True)
@@ -227,15 +237,15 @@ class _Skip:
     """The input, concatenated with what a branch makes of it."""
 
     def needed(self, module: SkipConnection, box: Box) -> Box:
+        if module.mode != "cat":
+            message = f"skip connection of mode {module.mode!r}; 'cat' is expected"
+            raise UnboundedError(message)
         return needed(module.submodule, box).union(box)
 
     def extent(self, module: SkipConnection, extent: Indices) -> Indices:
         return extent
 
     def evaluate(self, module: SkipConnection, piece: Piece, box: Box) -> Piece:
-        if module.mode != "cat":
-            message = f"skip connection of mode {module.mode!r}; 'cat' is expected"
-            raise UnboundedError(message)
         branch = evaluate(module.submodule, piece, box)
         values = torch.cat([piece.cut(box), branch.values], dim=module.dim)
         return Piece(values, box.start, piece.extent)
@@ -278,11 +288,11 @@ _RULES: dict[Callable[..., Any], _Rule] = {
     SkipConnection.forward: _Skip(),
     ResidualUnit.forward: _Residual(),
     UNet.forward: _Network(),
+    nn.BatchNorm3d.forward: _BatchNorm(),
     **{
         layer.forward: _Pointwise()
         for layer in (
             nn.Identity,
-            nn.BatchNorm3d,
             nn.Dropout,
             nn.Dropout3d,
             nn.ELU,
@@ -313,6 +323,9 @@ def _padding(module: nn.Conv3d | nn.ConvTranspose3d) -> Indices:
     padding = module.padding
     if isinstance(padding, str) or module.padding_mode != "zeros":
         message = f"padding {padding!r} of mode {module.padding_mode!r}; zeros are expected"
+        raise UnboundedError(message)
+    if any(p > r for p, r in zip(padding, _reach(module), strict=True)):
+        message = f"{module} has outputs that depend on its padding alone"
         raise UnboundedError(message)
     return padding
 

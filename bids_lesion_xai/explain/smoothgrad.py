@@ -172,7 +172,7 @@ def _gradient(
     extent: Indices,
     aggregate: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """Return the saliency (C, x, y, z) of one noisy sample, which lies at the start of `region`."""
+    """Return the saliency, shape (C, x, y, z), of a sample that lies at the start of `region`."""
     sample = sample.detach().requires_grad_()
     after = [side - size for side, size in zip(region.shape, sample.shape[1:], strict=True)]
     padded = functional.pad(sample, [n for side in reversed(after) for n in (0, side)])
@@ -221,8 +221,9 @@ def _check(
     if n_samples < 1:
         message = f"{n_samples} noise samples: at least 1 is expected."
         raise UsageError(message)
-    if len(sigma) != len(image) or min(sigma) < 0:
+    if len(sigma) != len(image) or not all(0 <= value < torch.inf for value in sigma):
         message = (
-            f"sigma {tuple(sigma)}: one value of at least 0 for each of {len(image)} channels."
+            f"sigma {tuple(sigma)}: one value of at least 0 for each of {len(image)} channels "
+            "is expected."
         )
         raise UsageError(message)

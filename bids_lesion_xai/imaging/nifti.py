@@ -59,6 +59,14 @@ def load(path: Path, dtype: type[np.generic] = np.float32) -> tuple[NDArray[Any]
     return values.astype(dtype), Grid((x, y, z), np.asarray(image.affine, np.float64))
 
 
+def voxel_volume_mm3(path: Path) -> float:
+    """Return the volume of a voxel from the header of an image, infinite if it is not readable."""
+    try:
+        return float(np.prod(nb.load(path).header.get_zooms()[:3]))
+    except (ImageFileError, OSError, EOFError, ValueError):
+        return float("inf")
+
+
 def save(path: Path, values: NDArray[Any], grid: Grid) -> Path:
     """Write a 3D image with its affine as both sform and qform, and return `path`.
 

@@ -1,0 +1,46 @@
+# `make demo` and `make test` set up .venv by themselves.  PYTHON=python3.12 picks an interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+DEMO := demo
+DEMO_OPTIONS := --n-samples 4 --nprocs 2
+
+.PHONY: demo test lint check readme clean
+.DELETE_ON_ERROR:
+
+demo: $(READY)
+	$(BIN)/bids-lesion-xai-demo $(DEMO)/bids
+	$(BIN)/python run.py $(DEMO)/bids $(DEMO)/output participant group \
+		--work-dir $(DEMO)/work $(DEMO_OPTIONS)
+	@echo
+	@echo "Reports of the demo:"
+	@ls -1 "$(CURDIR)/$(DEMO)/output/"*.html
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+
+# Writes the README's table of outputs and .bidsignore anew from bids_lesion_xai/bids/derivatives.py.
+readme: $(READY)
+	$(BIN)/python -m tests.test_repository
+
+clean:
+	rm -rf $(DEMO) .venv
+
+# Rebuilt when the dependencies change; the package itself is installed in place (editable).
+$(READY): setup.cfg constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; \
+		exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[test]'
+	touch $@

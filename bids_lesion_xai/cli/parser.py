@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of the app."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from bids_lesion_xai import __version__
+from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.explain.catalogue import AGGREGATIONS
+from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE
+
+_DEFAULT_MIN_VOLUME_MM3 = 6.0
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="bids-lesion-xai",
+        description="Segment multiple sclerosis lesions in FLAIR and T1w of a BIDS dataset and "
+        "explain every single lesion by SmoothGrad saliency maps. Research use only.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("bids_dir", type=Path, help="root folder of a raw BIDS dataset")
+    parser.add_argument("output_dir", type=Path, help="folder for the BIDS derivatives")
+    parser.add_argument(
+        "analysis_level",
+        nargs="+",
+        choices=("participant", "group"),
+        help="what to do: every participant, the group tables and report, or both",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    _add_selection(parser)
+    _add_method(parser)
+    _add_resources(parser)
+    return parser
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which images")
+    group.add_argument(
+        *("--participant-label", "--participant_label"),
+        nargs="+",
+        default=[],
+        metavar="LABEL",
+        help="participants to process, with or without sub-; all if not given",
+    )
+    group.add_argument(
+        *("--session-label", "--session_label"),
+        nargs="+",
+        default=[],
+        metavar="LABEL",
+        help="sessions to process, with or without ses-; all if not given",
+    )
+    group.add_argument(
+        *("--skip-bids-validation", "--skip_bids_validation"),
+        action="store_true",
+        help="do not run the BIDS validator on the input",
+    )
+
+
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how to segment and explain")
+    group.add_argument(
+        "--skull-strip",
+        choices=("auto", "force", "skip"),
+        default="auto",
+        help="find the brain always (force), never (skip: the images are stripped), or only if "
+        "the T1w still has a skull (auto)",
+    )
+    group.add_argument(
+        "--model", type=Path, default=DEFAULT_BUNDLE, metavar="FOLDER", help="MONAI bundle"
+    )
+    group.add_argument(
+        "--threshold",
+        type=_fraction,
+        metavar="P",
+        help="lesion probability from which a voxel is lesion; the model's own if not given",
+    )
+    group.add_argument(
+        "--min-lesion-volume",
+        type=_not_negative,
+        default=_DEFAULT_MIN_VOLUME_MM3,
+        metavar="MM3",
+        help="smaller lesions are dropped",
+    )
+    group.add_argument(
+        "--aggregation",
+        choices=tuple(AGGREGATIONS),
+        default="mean",
+        help="; ".join(f"{name}: {text}" for name, text in AGGREGATIONS.items()),
+    )
+    group.add_argument(
+        "--n-samples", type=_positive, default=50, metavar="N", help="noise samples a lesion"
+    )
+    group.add_argument(
+        "--noise-level",
+        type=_not_negative,
+        default=0.05,
+        metavar="F",
+        help="standard deviation of the noise as a fraction of the intensity range of each image "
+        "(0.1 to 99.9 percentile inside the brain)",
+    )
+    group.add_argument(
+        "--random-seed", type=int, default=0, metavar="SEED", help="seed of the noise"
+    )
+
+
+def _add_resources(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where and how fast")
+    group.add_argument(
+        *("-w", "--work-dir", "--work_dir"),
+        type=Path,
+        default=Path(tempfile.gettempdir()) / f"bids_lesion_xai_work_{os.getuid()}",
+        help="folder for intermediate files; an unchanged step is not run again",
+    )
+    group.add_argument(
+        "--device",
+        type=_device,
+        default="auto",
+        help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one",
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    group.add_argument(
+        *("--nprocs", "--nthreads", "--n_cpus", "--n-cpus"),
+        type=_positive,
+        default=cores,
+        metavar="N",
+        help="cores to use in all",
+    )
+    group.add_argument(
+        *("--omp-nthreads", "--omp_nthreads"),
+        type=_positive,
+        metavar="N",
+        help="cores that one process uses for the network; all of --nprocs, at most 8, if not given",
+    )
+    group.add_argument(
+        *("-v", "--verbose"),
+        action="count",
+        default=0,
+        help="tell more; twice for everything",
+    )
+
+
+def parse(argv: list[str] | None = None) -> RunConfig:
+    """Return the configuration that the command line `argv` asks for; exit 2 if it is wrong."""
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    output_dir = options.output_dir.resolve()
+    bids_dir, work_dir = options.bids_dir.resolve(), options.work_dir.resolve()
+    if output_dir == bids_dir:
+        parser.error("OUTPUT_DIR is BIDS_DIR; the input is never written to.")
+    if bids_dir in (work_dir, *work_dir.parents):
+        parser.error(f"--work-dir {work_dir} lies inside BIDS_DIR; the input is never written to.")
+    if output_dir in (work_dir, *work_dir.parents):
+        parser.error(f"--work-dir {work_dir} lies inside OUTPUT_DIR; choose another folder.")
+    return RunConfig(
+        bids_dir=bids_dir,
+        output_dir=output_dir,
+        levels=tuple(dict.fromkeys(options.analysis_level)),
+        work_dir=work_dir,
+        model=options.model.resolve(),
+        participants=_labels(options.participant_label, "sub-"),
+        sessions=_labels(options.session_label, "ses-"),
+        threshold=options.threshold,
+        min_lesion_volume_mm3=options.min_lesion_volume,
+        skull_strip=options.skull_strip,
+        aggregation=options.aggregation,
+        n_samples=options.n_samples,
+        noise_level=options.noise_level,
+        random_seed=options.random_seed,
+        device=options.device,
+        n_procs=options.nprocs,
+        omp_n_threads=min(options.omp_nthreads or min(options.nprocs, 8), options.nprocs),
+        validate=not options.skip_bids_validation,
+        verbosity=options.verbose,
+    )
+
+
+def _labels(given: list[str], prefix: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(label.removeprefix(prefix) for label in given))
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        message = f"{text}: a number of at least 1 is expected"
+        raise argparse.ArgumentTypeError(message)
+    return number
+
+
+def _not_negative(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        message = f"{text}: a number of at least 0 is expected"
+        raise argparse.ArgumentTypeError(message)
+    return number
+
+
+def _fraction(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1:
+        message = f"{text}: a probability between 0 and 1 is expected"
+        raise argparse.ArgumentTypeError(message)
+    return number
+
+
+def _device(text: str) -> str:
+    if not _DEVICE.fullmatch(text):
+        message = f"{text}: auto, cpu, cuda or cuda:N is expected"
+        raise argparse.ArgumentTypeError(message)
+    return text

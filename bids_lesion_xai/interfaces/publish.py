@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nipype interface that puts the results of one visit into the output folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    Directory,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+from bids_lesion_xai.bids.store import LAST_KEY, Store
+from bids_lesion_xai.bids.visit import Visit
+
+CHANNELS = {"flair": "FLAIR", "t1w": "T1w"}
+# Outputs of one file each, by their keys in the table of derivatives.
+FILES = (
+    "preproc_t1w",
+    "preproc_flair",
+    "brain_mask",
+    "flair_to_t1w",
+    "lesion_probability",
+    "lesion_mask",
+    "lesion_mask_native",
+    "lesion_labels",
+    "lesion_table",
+    "saliency_flair",
+    "saliency_t1w",
+    "saliency_table",
+)
+
+
+class _PublishInput(BaseInterfaceInputSpec):
+    output_dir = Directory(mandatory=True, desc="output folder")
+    participant = traits.Str(mandatory=True, desc="label without sub-")
+    session = traits.Str(mandatory=True, desc="label without ses-, or empty")
+    flair_uri = traits.Str(mandatory=True, desc="BIDS URI of the native FLAIR")
+    t1w_uri = traits.Str(mandatory=True, desc="BIDS URI of the native T1w")
+    settings = traits.Dict(mandatory=True, desc="sidecar keys that hold for the whole run")
+    preprocess_facts_file = File(exists=True, mandatory=True, desc="from the preprocessing")
+    explain_facts_file = File(exists=True, mandatory=True, desc="from the explanation")
+    lesion_folder = Directory(exists=True, mandatory=True, desc="maps of the single lesions")
+
+
+class _PublishOutput(TraitedSpec):
+    visit = traits.Str(desc="name of the visit that is complete")
+
+
+def _input_spec() -> type[BaseInterfaceInputSpec]:
+    """Return `_PublishInput` with one file input for each of `FILES`."""
+    files = {key: File(exists=True, mandatory=True, desc=key) for key in FILES}
+    return type("PublishInput", (_PublishInput,), files)
+
+
+class Publish(SimpleInterface):
+    """Write the outputs of one visit, with sidecars; the mark of completeness comes last."""
+
+    input_spec = _input_spec()
+    output_spec = _PublishOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        visit = Visit(self.inputs.participant, self.inputs.session)
+        store = Store(Path(self.inputs.output_dir))
+        facts = self._facts(store, visit)
+        store.clear(visit)
+        for path in sorted(Path(self.inputs.lesion_folder).glob("*.nii.gz")):
+            lesion, _, channel = path.name.removesuffix(".nii.gz").partition("_")
+            store.publish(f"lesion_saliency_{channel}", path, visit=visit, lesion=lesion)
+        for key in sorted(FILES, key=lambda key: key == LAST_KEY):
+            store.publish(key, Path(getattr(self.inputs, key)), facts.get(key), visit=visit)
+        self._results["visit"] = visit.name
+        return runtime
+
+    def _facts(self, store: Store, visit: Visit) -> dict[str, dict[str, Any]]:
+        """Return the sidecar facts of every output that has a sidecar."""
+        found = json.loads(Path(self.inputs.preprocess_facts_file).read_text(encoding="utf-8"))
+        explained = json.loads(Path(self.inputs.explain_facts_file).read_text(encoding="utf-8"))
+        settings = self.inputs.settings
+        native = [self.inputs.flair_uri, self.inputs.t1w_uri]
+        images = [store.uri("preproc_flair", visit), store.uri("preproc_t1w", visit)]
+        space = {"SpatialReference": store.uri("preproc_t1w", visit)}
+        similarity = {"RegistrationSimilarity": found["registration_similarity"]}
+        model = {"Model": settings["Model"]}
+        segmentation = {
+            key: settings[key] for key in ("Threshold", "MinimumVolume_mm3", "Connectivity")
+        } | model
+        lesion = {"Type": "Lesion", "Manual": False, **segmentation}
+        saliency = {
+            "Sources": [*images, store.uri("lesion_labels", visit)],
+            **space,
+            **{key: settings[key] for key in _SALIENCY_SETTINGS},
+            "NoiseStandardDeviation": dict(zip(CHANNELS.values(), explained["sigma"], strict=True)),
+            "Device": explained["device"],
+            **model,
+        }
+        return {
+            "preproc_t1w": {"Sources": native[1:], **_image(found, "t1w")},
+            "preproc_flair": {"Sources": native, **space, **_image(found, "flair"), **similarity},
+            "brain_mask": {
+                "Sources": images[1:],
+                **space,
+                "Type": "Brain",
+                "Manual": False,
+                "SkullStripMethod": found["skull_strip_method"],
+            },
+            "flair_to_t1w": {"Sources": native, **similarity},
+            "lesion_probability": {"Sources": images, **space, **model},
+            "lesion_mask": {
+                "Sources": [store.uri("lesion_probability", visit)],
+                **space,
+                **lesion,
+            },
+            "lesion_mask_native": {
+                "Sources": [store.uri("lesion_mask", visit), store.uri("flair_to_t1w", visit)],
+                "SpatialReference": self.inputs.flair_uri,
+                **lesion,
+            },
+            "lesion_labels": {
+                "Sources": [store.uri("lesion_mask", visit)],
+                **space,
+                "Manual": False,
+                **segmentation,
+            },
+            **{
+                f"saliency_{channel}": saliency | {"InputChannel": name}
+                for channel, name in CHANNELS.items()
+            },
+            "saliency_table": saliency,
+        }
+
+
+_SALIENCY_SETTINGS = (
+    "Method",
+    "Aggregation",
+    "Target",
+    "NumberOfSamples",
+    "NoiseLevel",
+    "RandomSeed",
+)
+
+
+def _image(found: dict[str, float], channel: str) -> dict[str, Any]:
+    return {
+        "SkullStripped": True,
+        "IntensityMean": found[f"{channel}_mean"],
+        "IntensityStandardDeviation": found[f"{channel}_standard_deviation"],
+    }

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nipype interface of the segmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    Directory,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+from bids_lesion_xai.imaging import nifti
+from bids_lesion_xai.lesions.label import label_lesions
+from bids_lesion_xai.lesions.table import lesion_rows
+from bids_lesion_xai.models.bundle import read_bundle
+
+
+class _SegmentInput(BaseInterfaceInputSpec):
+    flair_file = File(exists=True, mandatory=True, desc="FLAIR as the network sees it")
+    t1w_file = File(exists=True, mandatory=True, desc="T1w on the same grid")
+    brain_mask_file = File(exists=True, mandatory=True, desc="mask on the same grid")
+    model = Directory(exists=True, mandatory=True, desc="MONAI bundle")
+    threshold = traits.Float(mandatory=True, desc="lesion probability")
+    min_volume_mm3 = traits.Float(mandatory=True, desc="smaller lesions are dropped")
+    device = traits.Str(mandatory=True, desc="auto, cpu, cuda or cuda:N")
+    use_gpu = traits.Bool(mandatory=True, desc="tells nipype to schedule the node on a GPU")
+    n_threads = traits.Int(mandatory=True, desc="threads of the network on CPU")
+    columns = traits.List(traits.Str, mandatory=True, desc="columns of the table, in order")
+
+
+class _SegmentOutput(TraitedSpec):
+    probability_file = File(exists=True, desc="float32, lesion probability")
+    mask_file = File(exists=True, desc="uint8, lesions that are large enough")
+    labels_file = File(exists=True, desc="int32, lesions with their numbers")
+    table_file = File(exists=True, desc="one row a lesion")
+
+
+class Segment(SimpleInterface):
+    """Segment lesions and number them, the largest first."""
+
+    input_spec = _SegmentInput
+    output_spec = _SegmentOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import torch
+
+        from bids_lesion_xai.models.inference import lesion_probability, whole_volume_logits
+        from bids_lesion_xai.models.network import choose_device, load_network
+
+        torch.set_num_threads(self.inputs.n_threads)
+        flair, grid = nifti.load(Path(self.inputs.flair_file))
+        t1w, _ = nifti.load(Path(self.inputs.t1w_file))
+        brain, _ = nifti.load(Path(self.inputs.brain_mask_file), np.bool_)
+        device = choose_device(self.inputs.device)
+        bundle = read_bundle(Path(self.inputs.model))
+        network = load_network(bundle, device)
+        image = torch.from_numpy(np.stack([flair, t1w])).to(device)
+        with torch.inference_mode():
+            logits = whole_volume_logits(network, image, bundle.multiple)
+            probability = lesion_probability(logits).cpu().numpy()
+        # Outside the brain the network sees nothing, and what it says there means nothing.
+        probability *= brain
+        labels = label_lesions(
+            probability >= self.inputs.threshold,
+            grid.voxel_volume_mm3,
+            self.inputs.min_volume_mm3,
+        )
+        table = pd.DataFrame(lesion_rows(labels, probability, grid), columns=self.inputs.columns)
+        folder = Path(runtime.cwd)
+        table.to_csv(folder / "lesions.tsv", sep="\t", index=False, na_rep="n/a")
+        self._results["probability_file"] = str(
+            nifti.save(folder / "probability.nii.gz", probability, grid)
+        )
+        self._results["mask_file"] = str(nifti.save(folder / "mask.nii.gz", labels > 0, grid))
+        self._results["labels_file"] = str(nifti.save(folder / "labels.nii.gz", labels, grid))
+        self._results["table_file"] = str(folder / "lesions.tsv")
+        return runtime

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that happens to one visit, as a graph, and all visits of a run in one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nipype.pipeline.engine import Node, Workflow
+
+from bids_lesion_xai.bids.dataset import VisitInputs
+from bids_lesion_xai.bids.derivatives import DERIVATIVES
+from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.interfaces.explain import Explain
+from bids_lesion_xai.interfaces.preprocess import ResampleMask
+from bids_lesion_xai.interfaces.publish import Publish
+from bids_lesion_xai.interfaces.segment import Segment
+from bids_lesion_xai.models.bundle import Bundle
+from bids_lesion_xai.workflows.preprocess import init_preprocess_wf
+
+
+def workflow_name(visit_name: str) -> str:
+    """Return the name of the graph of a visit; nipype takes letters, digits and underscores."""
+    return visit_name.replace("-", "_") + "_wf"
+
+
+def init_run_wf(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle) -> Workflow:
+    """Build the graph of a run: one independent part for every visit.
+
+    Parameters
+    ----------
+    visits : list of VisitInputs
+    config : RunConfig
+    bundle : Bundle
+        Read from ``config.model``.
+    """
+    workflow = Workflow(name="bids_lesion_xai_wf", base_dir=str(config.work_dir))
+    workflow.add_nodes([init_visit_wf(inputs, config, bundle) for inputs in visits])
+    return workflow
+
+
+def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Workflow:
+    """Build the graph of one visit, from native images to the files in the output folder.
+
+    Parameters
+    ----------
+    inputs : VisitInputs
+    config : RunConfig
+    bundle : Bundle
+        Read from ``config.model``.
+    """
+    preprocess = init_preprocess_wf(skull_strip=config.skull_strip)
+    preprocess.inputs.inputnode.flair_file = str(inputs.flair)
+    preprocess.inputs.inputnode.t1w_file = str(inputs.t1w)
+    preprocess.inputs.inputnode.visit = inputs.visit.name
+    network = {
+        "model": str(config.model),
+        "device": config.device,
+        "use_gpu": config.device.startswith("cuda"),
+        "n_threads": config.omp_n_threads,
+    }
+    threshold = bundle.threshold if config.threshold is None else config.threshold
+    segment = Node(
+        Segment(
+            threshold=threshold,
+            min_volume_mm3=config.min_lesion_volume_mm3,
+            columns=list(DERIVATIVES["lesion_table"].columns),
+            **network,
+        ),
+        name="segment",
+        n_procs=config.omp_n_threads,
+        mem_gb=3,
+    )
+    explain = Node(
+        Explain(
+            visit=inputs.visit.name,
+            aggregation=config.aggregation,
+            n_samples=config.n_samples,
+            noise_level=config.noise_level,
+            seed=config.random_seed,
+            columns=list(DERIVATIVES["saliency_table"].columns),
+            **network,
+        ),
+        name="explain",
+        n_procs=config.omp_n_threads,
+        mem_gb=4,
+    )
+    native = Node(ResampleMask(reference_file=str(inputs.flair)), name="native_mask", mem_gb=1)
+    publish = Node(
+        Publish(
+            output_dir=str(config.output_dir),
+            participant=inputs.visit.participant,
+            session=inputs.visit.session,
+            flair_uri=inputs.uri(inputs.flair),
+            t1w_uri=inputs.uri(inputs.t1w),
+            settings=_settings(config, bundle, threshold),
+        ),
+        name="publish",
+    )
+    # What is in the output folder may have been changed since: it is always written.
+    publish.overwrite = True
+    workflow = Workflow(name=workflow_name(inputs.visit.name))
+    out = "outputnode."
+    images = [(f"{out}{key}", key) for key in ("flair_file", "t1w_file", "brain_mask_file")]
+    workflow.connect(
+        [
+            *((preprocess, node, list(images)) for node in (segment, explain)),
+            (segment, explain, [("labels_file", "labels_file")]),
+            (segment, native, [("mask_file", "mask_file")]),
+            (preprocess, native, [(f"{out}flair_to_t1w_file", "transform_file")]),
+            (
+                preprocess,
+                publish,
+                [
+                    (f"{out}t1w_file", "preproc_t1w"),
+                    (f"{out}flair_file", "preproc_flair"),
+                    (f"{out}brain_mask_file", "brain_mask"),
+                    (f"{out}flair_to_t1w_file", "flair_to_t1w"),
+                    (f"{out}facts_file", "preprocess_facts_file"),
+                ],
+            ),
+            (
+                segment,
+                publish,
+                [
+                    ("probability_file", "lesion_probability"),
+                    ("mask_file", "lesion_mask"),
+                    ("labels_file", "lesion_labels"),
+                    ("table_file", "lesion_table"),
+                ],
+            ),
+            (native, publish, [("out_file", "lesion_mask_native")]),
+            (
+                explain,
+                publish,
+                [
+                    ("flair_file", "saliency_flair"),
+                    ("t1w_file", "saliency_t1w"),
+                    ("table_file", "saliency_table"),
+                    ("lesion_folder", "lesion_folder"),
+                    ("facts_file", "explain_facts_file"),
+                ],
+            ),
+        ]
+    )
+    return workflow
+
+
+def _settings(config: RunConfig, bundle: Bundle, threshold: float) -> dict[str, Any]:
+    """Return the sidecar keys that hold for every visit of the run."""
+    return {
+        "Model": {"Name": bundle.name, "Version": bundle.version, "SHA256": bundle.sha256},
+        "Threshold": threshold,
+        "MinimumVolume_mm3": config.min_lesion_volume_mm3,
+        "Connectivity": 18,
+        "Method": "SmoothGrad",
+        "Aggregation": config.aggregation,
+        "Target": "logit of the lesion class",
+        "NumberOfSamples": config.n_samples,
+        "NoiseLevel": config.noise_level,
+        "RandomSeed": config.random_seed,
+    }

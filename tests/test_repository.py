@@ -1,0 +1,184 @@
+"""Files beside the package agree with it. ``make readme`` writes the generated parts anew."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from bids_lesion_xai import __version__, errors
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, Derivative, Level, bidsignore
+from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.cli.parser import build_parser
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DESCRIPTOR = ROOT / "descriptor.json"
+# Of argparse, they print something and end.
+NOT_RUNNING = {"--help", "--version"}
+
+
+def outputs_table() -> str:
+    """Return README's table of outputs, as Markdown."""
+    lines = ["| file | content | unit |", "| --- | --- | --- |"]
+    for row in DERIVATIVES.values():
+        sidecar = ", `.json`" if row.facts else ""
+        lines.append(f"| `{_example(row)}`{sidecar} | {row.description} | {row.units} |")
+    return "\n".join(lines)
+
+
+def _example(row: Derivative) -> str:
+    visit = None if row.level is Level.GROUP else Visit("01")
+    named = row.level is Level.LESION or row.key == "lesion_figure"
+    return row.path(visit, "L001" if named else None).as_posix()
+
+
+GENERATED = {
+    "outputs": outputs_table,
+    "bidsignore": lambda: f"```\n{bidsignore()}```",
+}
+
+
+def _block(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- {name}: begin[^>]*-->\n)(.*?)(\n<!-- {name}: end -->)", re.DOTALL)
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_readme_shows_the_table_of_derivatives(name: str) -> None:
+    shown = _block(name).search(README.read_text(encoding="utf-8"))
+    assert shown is not None
+    assert shown[2] == GENERATED[name](), "run: make readme"
+
+
+def test_quick_start_has_exactly_two_commands() -> None:
+    section = (
+        README.read_text(encoding="utf-8").partition("## Quick start")[2].partition("\n## ")[0]
+    )
+    blocks = re.findall(r"^```.*?\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    assert [line for block in blocks for line in block.splitlines()] == ["make demo", "make test"]
+
+
+def test_readme_states_every_exit_code() -> None:
+    section = (
+        README.read_text(encoding="utf-8").partition("## Exit codes")[2].partition("\n## ")[0]
+    )
+    codes = {kind.exit_code for kind in errors.LesionXaiError.__subclasses__()}
+    assert codes | {0, errors.SOME_VISITS_FAILED} <= set(
+        map(int, re.findall(r"^\| (\d+) ", section, re.M))
+    )
+
+
+def test_files_that_readme_names_exist() -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README.read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def _descriptor() -> dict:
+    return json.loads(DESCRIPTOR.read_text(encoding="utf-8"))
+
+
+def _parser_options() -> dict[str, argparse.Action]:
+    """Return the actions of the parser by their first long flag, or by name if positional."""
+    options = {}
+    for action in build_parser()._actions:
+        long = [flag for flag in action.option_strings if flag.startswith("--")]
+        options[long[0] if long else action.dest] = action
+    return {flag: action for flag, action in options.items() if flag not in NOT_RUNNING}
+
+
+def _descriptor_inputs() -> dict[str, dict]:
+    """Return the inputs of the descriptor by flag, or by id if positional."""
+    inputs = {}
+    for entry in _descriptor()["inputs"]:
+        if entry["id"] != "participant_level_analysis_dir":  # output_dir under its BIDS App name
+            inputs[entry.get("command-line-flag", entry["id"])] = entry
+    return inputs
+
+
+def test_descriptor_has_the_options_of_the_parser() -> None:
+    assert set(_descriptor_inputs()) == set(_parser_options())
+
+
+@pytest.mark.parametrize("flag", _parser_options())
+def test_descriptor_describes_the_option_as_the_parser_does(flag: str) -> None:
+    entry, action = _descriptor_inputs()[flag], _parser_options()[flag]
+    assert entry.get("value-choices") == (list(action.choices) if action.choices else None)
+    assert entry.get("list", False) == (action.nargs == "+")
+    assert (entry["type"] == "Flag") == (action.nargs == 0)
+    assert flag == "output_dir" or entry["optional"] is not action.required
+    if "default-value" in entry:
+        assert entry["default-value"] == action.default
+
+
+def test_every_input_of_the_descriptor_is_on_its_command_line() -> None:
+    descriptor = _descriptor()
+    keys = {entry["value-key"] for entry in descriptor["inputs"]}
+    assert set(re.findall(r"\[[A-Z_]+\]", descriptor["command-line"])) == keys
+
+
+def test_descriptor_has_the_exit_codes_of_the_app() -> None:
+    codes = {entry["code"] for entry in _descriptor()["error-codes"]}
+    assert {kind.exit_code for kind in errors.LesionXaiError.__subclasses__()} <= codes
+
+
+def test_versions_agree() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert _descriptor()["tool-version"] == __version__
+    assert f"ARG VERSION={__version__}\n" in dockerfile
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_dependency_is_pinned() -> None:
+    setup = (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    sections = re.findall(r"^(?:install_requires|test) =\n((?:    .+\n)+)", setup, re.MULTILINE)
+    wanted = {
+        re.split(r"[ <>=\[;]", line.strip())[0] for part in sections for line in part.splitlines()
+    }
+    pinned = re.findall(
+        r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M
+    )
+    assert len(wanted) > 15
+    assert {name.lower() for name in wanted} <= {name.lower() for name in pinned}
+
+
+@pytest.mark.slow
+def test_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    unwanted = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "bids_lesion_xai", source / "bids_lesion_xai", ignore=unwanted)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, source)
+    build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    files = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "bids_lesion_xai").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert files - held == set()
+
+
+def write_readme() -> None:
+    """Write the generated parts of README anew."""
+    text = README.read_text(encoding="utf-8")
+    for name, render in GENERATED.items():
+        found = _block(name).search(text)
+        assert found is not None
+        text = text[: found.start(2)] + render() + text[found.end(2) :]
+    README.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_readme()
