@@ -117,9 +117,7 @@ def _index(bids_dir: Path, participants: Sequence[str]) -> BIDSLayout:
     return BIDSLayout(bids_dir, validate=False, indexer=indexer)
 
 
-def _require_known(
-    what: str, prefix: str, labels: Sequence[str], known: Sequence[str]
-) -> None:
+def _require_known(what: str, prefix: str, labels: Sequence[str], known: Sequence[str]) -> None:
     missing = [label for label in labels if label not in known]
     if missing:
         message = (

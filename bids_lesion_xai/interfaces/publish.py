@@ -16,25 +16,11 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, Level
 from bids_lesion_xai.bids.store import LAST_KEY, Store
 from bids_lesion_xai.bids.visit import Visit
 
 CHANNELS = {"flair": "FLAIR", "t1w": "T1w"}
-# Outputs of one file each, by their keys in the table of derivatives.
-FILES = (
-    "preproc_t1w",
-    "preproc_flair",
-    "brain_mask",
-    "flair_to_t1w",
-    "lesion_probability",
-    "lesion_mask",
-    "lesion_mask_native",
-    "lesion_labels",
-    "lesion_table",
-    "saliency_flair",
-    "saliency_t1w",
-    "saliency_table",
-)
 
 
 class _PublishInput(BaseInterfaceInputSpec):
@@ -47,22 +33,28 @@ class _PublishInput(BaseInterfaceInputSpec):
     preprocess_facts_file = File(exists=True, mandatory=True, desc="from the preprocessing")
     explain_facts_file = File(exists=True, mandatory=True, desc="from the explanation")
     lesion_folder = Directory(exists=True, mandatory=True, desc="maps of the single lesions")
+    preproc_t1w = File(exists=True, mandatory=True, desc="T1w as the network sees it")
+    preproc_flair = File(exists=True, mandatory=True, desc="FLAIR as the network sees it")
+    brain_mask = File(exists=True, mandatory=True, desc="brain mask")
+    flair_to_t1w = File(exists=True, mandatory=True, desc="rigid transform")
+    lesion_probability = File(exists=True, mandatory=True, desc="lesion probability")
+    lesion_mask = File(exists=True, mandatory=True, desc="lesions")
+    lesion_mask_native = File(exists=True, mandatory=True, desc="lesions on the native FLAIR")
+    lesion_labels = File(exists=True, mandatory=True, desc="lesions with their numbers")
+    lesion_table = File(exists=True, mandatory=True, desc="one row a lesion")
+    saliency_flair = File(exists=True, mandatory=True, desc="saliency with respect to FLAIR")
+    saliency_t1w = File(exists=True, mandatory=True, desc="saliency with respect to T1w")
+    saliency_table = File(exists=True, mandatory=True, desc="one row a lesion")
 
 
 class _PublishOutput(TraitedSpec):
     visit = traits.Str(desc="name of the visit that is complete")
 
 
-def _input_spec() -> type[BaseInterfaceInputSpec]:
-    """Return `_PublishInput` with one file input for each of `FILES`."""
-    files = {key: File(exists=True, mandatory=True, desc=key) for key in FILES}
-    return type("PublishInput", (_PublishInput,), files)
-
-
 class Publish(SimpleInterface):
     """Write the outputs of one visit, with sidecars; the mark of completeness comes last."""
 
-    input_spec = _input_spec()
+    input_spec = _PublishInput
     output_spec = _PublishOutput
 
     def _run_interface(self, runtime: Any) -> Any:
@@ -73,7 +65,8 @@ class Publish(SimpleInterface):
         for path in sorted(Path(self.inputs.lesion_folder).glob("*.nii.gz")):
             lesion, _, channel = path.name.removesuffix(".nii.gz").partition("_")
             store.publish(f"lesion_saliency_{channel}", path, visit=visit, lesion=lesion)
-        for key in sorted(FILES, key=lambda key: key == LAST_KEY):
+        keys = [row.key for row in DERIVATIVES.values() if row.level is Level.VISIT]
+        for key in sorted(keys, key=lambda key: key == LAST_KEY):
             store.publish(key, Path(getattr(self.inputs, key)), facts.get(key), visit=visit)
         self._results["visit"] = visit.name
         return runtime
@@ -96,7 +89,9 @@ class Publish(SimpleInterface):
             "Sources": [*images, store.uri("lesion_labels", visit)],
             **space,
             **{key: settings[key] for key in _SALIENCY_SETTINGS},
-            "NoiseStandardDeviation": dict(zip(CHANNELS.values(), explained["sigma"], strict=True)),
+            "NoiseStandardDeviation": dict(
+                zip(CHANNELS.values(), explained["sigma"], strict=True)
+            ),
             "Device": explained["device"],
             **model,
         }

@@ -101,10 +101,11 @@ def read_bundle(folder: Path) -> Bundle:
             sha256=str(metadata["weights"]["sha256"]),
         )
         channels = tuple(inputs["channel_def"][str(i)] for i in range(len(CHANNELS)))
+        n_channels = int(inputs["num_channels"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         message = f"The model in {folder} is not complete: {type(error).__name__} {error}."
         raise UnavailableError(message) from error
-    _check(bundle, channels, int(inputs["num_channels"]))
+    _check(bundle, channels, n_channels)
     return bundle
 
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from monai.networks import nets
@@ -24,6 +26,14 @@ PUBLISHED_UNET: dict[str, Any] = {
     "norm": "batch",
 }
 PUBLISHED_MULTIPLE = 16
+_UNREADABLE = (
+    safetensors.SafetensorError,
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
 
 
 def build(network: str, arguments: dict[str, Any]) -> torch.nn.Module:
@@ -38,27 +48,37 @@ def load_network(bundle: Bundle, device: torch.device) -> torch.nn.Module:
     Raises
     ------
     UnavailableError
-        The weights differ from their checksum or do not fit the network.
+        The weights differ from their checksum, cannot be read or do not fit the network.
     """
     bundle.verify()
+    weights = _read_weights(bundle)
     try:
         module = build(bundle.network, bundle.arguments)
-        module.load_state_dict(_read_weights(bundle.weights))
+        module.load_state_dict(weights)
     except (TypeError, ValueError, RuntimeError) as error:
         message = f"The weights of model {bundle.name} do not fit its network: {error}"
         raise UnavailableError(message) from error
     return module.to(device).eval().requires_grad_(requires_grad=False)
 
 
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    if path.suffix == ".safetensors":
-        weights = safetensors.torch.load_file(path)
-    else:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    return {
-        name: value.float() if value.is_floating_point() else value
-        for name, value in weights.items()
-    }
+def _read_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
+    path = bundle.weights
+    try:
+        if path.suffix == ".safetensors":
+            weights = safetensors.torch.load_file(path)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+        return {
+            name: value.float() if value.is_floating_point() else value
+            for name, value in weights.items()
+        }
+    except _UNREADABLE as error:
+        # The text of the error is left out: torch advises to switch weights_only off.
+        message = (
+            f"The weights {path.name} of model {bundle.name} cannot be read as a dict of tensors "
+            f"({type(error).__name__}). Save the network's state_dict."
+        )
+        raise UnavailableError(message) from error
 
 
 def save_weights(module: torch.nn.Module, path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import uuid
@@ -12,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from bids_lesion_xai.bids.dataset import VisitInputs
+from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.models.bundle import Bundle
 
+log = logging.getLogger(__name__)
+
+_NO_RESULT = "stopped without a message; out of memory is a common reason"
 # The last line of a traceback that names an exception of this package, or any other.
 _OWN_ERROR = re.compile(r"^\s*bids_lesion_xai\.errors\.\w+: (.+)$", re.MULTILINE)
 _ANY_ERROR = re.compile(r"^\s*([\w.]*(?:Error|Exception|Interrupt)\w*(?:: .+)?)$", re.MULTILINE)
@@ -38,9 +43,7 @@ class Failure:
     log: str
 
 
-def run_visits(
-    visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle
-) -> list[Failure]:
+def run_visits(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle) -> list[Failure]:
     """Process every visit, and return the failures; the others are in the output folder.
 
     Parameters
@@ -81,18 +84,17 @@ def run_visits(
     from nipype import logging as nipype_logging
 
     nipype_logging.update_logging(nipype_config)
-    finished = set()
     try:
-        graph = init_run_wf(visits, config, bundle).run(**_plugin(config))
-    except RuntimeError:
-        pass
-    else:
-        finished = {inputs.visit for inputs in visits}
+        init_run_wf(visits, config, bundle).run(**_plugin(config))
+    except Exception as error:  # noqa: BLE001  nipype raises what the last failing node raised
+        log.debug("nipype: %s", error)
     crashes = _read_crashes(crash_dir)
+    store = Store(config.output_dir)
+    complete = set(store.visits())
     return [
-        Failure(inputs.visit, *crashes[inputs.visit.name])
+        Failure(inputs.visit, *crashes.get(inputs.visit.name, (_NO_RESULT, "")))
         for inputs in visits
-        if inputs.visit.name in crashes
+        if inputs.visit.name in crashes or inputs.visit not in complete
     ]
 
 
@@ -109,8 +111,14 @@ def _read_crashes(crash_dir: Path) -> dict[str, tuple[str, str]]:
     """Return reason and log of each visit that crashed, by the name of the visit."""
     crashes = {}
     for path in sorted(crash_dir.glob("crash*.txt")):
-        log = path.read_text(encoding="utf-8", errors="replace")
-        own, anything = _OWN_ERROR.findall(log), _ANY_ERROR.findall(log)
-        reason = own[-1] if own else anything[-1] if anything else "stopped without a message"
-        print(path, reason)
+        text = path.read_text(encoding="utf-8", errors="replace")
+        own, others = _OWN_ERROR.findall(text), _ANY_ERROR.findall(text)
+        reason = (own or others or [_NO_RESULT])[-1]
+        crashes[_visit_of(text)] = (reason, text)
     return crashes
+
+
+def _visit_of(crash: str) -> str:
+    """Return the name of the visit from the first line, ``Node: RUN_wf.sub_01_ses_02_wf.NODE``."""
+    workflow = crash.partition("\n")[0].split(".")[1].removesuffix("_wf")
+    return re.sub(r"(sub|ses)_", r"\1-", workflow)

@@ -18,7 +18,9 @@ WHOLE = Box((0, 0, 0), (50, 40, 37))
 
 @st.composite
 def boxes(draw: st.DrawFn) -> Box:
-    corners = [sorted(draw(st.sets(st.integers(0, n), min_size=2, max_size=2))) for n in WHOLE.stop]
+    corners = [
+        sorted(draw(st.sets(st.integers(0, n), min_size=2, max_size=2))) for n in WHOLE.stop
+    ]
     return Box(tuple(a for a, _ in corners), tuple(b for _, b in corners))
 
 

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The participant level: every visit on its own account, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from bids_lesion_xai import __version__
+from bids_lesion_xai.bids.dataset import SkippedVisit, VisitInputs, find_visits
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, bidsignore
+from bids_lesion_xai.bids.sidecar import dataset_description, to_json
+from bids_lesion_xai.bids.store import Store
+from bids_lesion_xai.bids.validate import validate
+from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.errors import SOME_VISITS_FAILED, DataError, LesionXaiError
+from bids_lesion_xai.models.bundle import read_bundle
+from bids_lesion_xai.models.network import choose_device
+from bids_lesion_xai.reports.participant import write_report
+from bids_lesion_xai.workflows.execute import Failure, run_visits
+
+log = logging.getLogger(__name__)
+
+_SHOWN_ISSUES = 10
+
+
+def run_participants(config: RunConfig) -> int:
+    """Process every visit that was asked for, and return the exit code.
+
+    Raises
+    ------
+    DataError
+        No visit can be processed.
+    """
+    started = time.monotonic()
+    bundle = read_bundle(config.model)
+    bundle.verify()
+    config = replace(config, device=str(choose_device(config.device)))
+    visits, skipped = find_visits(config.bids_dir, config.participants, config.sessions)
+    _tell_selection(visits, skipped)
+    if not visits:
+        message = f"No visit with FLAIR and T1w in {config.bids_dir}; nothing to do."
+        raise DataError(message)
+    if config.validate:
+        _validate_input(config)
+    store = Store(config.output_dir)
+    _write_dataset_files(store, config)
+    log.info("%d visits on %s, %d cores", len(visits), config.device, config.n_procs)
+    failures = run_visits(visits, config, bundle)
+    failed = {failure.visit for failure in failures}
+    failures += _write_reports(store, [i.visit for i in visits if i.visit not in failed])
+    named = [skip for skip in skipped if _asked_for_by_name(skip, visits, config)]
+    _write_log(store, config, visits, skipped, failures)
+    _tell_result(store, visits, named, failures, time.monotonic() - started)
+    return SOME_VISITS_FAILED if failures or named else 0
+
+
+def _asked_for_by_name(
+    skip: SkippedVisit, visits: Sequence[VisitInputs], config: RunConfig
+) -> bool:
+    """Tell whether the user named this visit.
+
+    A visit is named by its session, or by its participant if no other visit of the participant
+    can be processed.
+    """
+    if skip.visit.session in config.sessions:
+        return True
+    others = {inputs.visit.participant for inputs in visits}
+    return skip.visit.participant in config.participants and skip.visit.participant not in others
+
+
+def _tell_selection(visits: Sequence[VisitInputs], skipped: Sequence[SkippedVisit]) -> None:
+    for inputs in visits:
+        log.info("%s: %s and %s", inputs.visit.name, inputs.flair.name, inputs.t1w.name)
+        for image in inputs.rejected:
+            log.info("%s: not taken: %s", inputs.visit.name, image)
+    for skip in skipped:
+        log.warning("skipped %s", skip.reason)
+
+
+def _validate_input(config: RunConfig) -> None:
+    """Report what the BIDS validator finds; every visit is checked on its own later."""
+    try:
+        issues = validate(config.bids_dir, config.work_dir / "cache")
+    except LesionXaiError as error:
+        log.warning("the input was not validated: %s", error)
+        return
+    errors = [issue for issue in issues if issue.get("severity") == "error"]
+    for issue in errors[:_SHOWN_ISSUES]:
+        log.warning("BIDS validator: %s in %s", issue.get("code"), issue.get("location"))
+    log.info("BIDS validator: %d errors in the input", len(errors))
+
+
+def _write_dataset_files(store: Store, config: RunConfig) -> None:
+    description = to_json(dataset_description(config.bids_dir, config.output_dir))
+    store.write_text("dataset_description.json", description)
+    store.write_text(".bidsignore", bidsignore())
+    outputs = "".join(
+        f"- `{row.path(Visit('LABEL'), 'L001') if row.level.value != 'group' else row.path()}`: "
+        f"{row.description}\n"
+        for row in DERIVATIVES.values()
+    )
+    readme = Path(__file__).parent.parent / "reports" / "templates" / "output_readme.md"
+    text = readme.read_text(encoding="utf-8").replace("VERSION", __version__)
+    store.write_text("README.md", text.replace("OUTPUTS", outputs))
+    for name in ("CITATION.md", "CITATION.bib"):
+        citation = readme.with_name(name).read_text(encoding="utf-8")
+        store.write_text(f"logs/{name}", citation)
+
+
+def _write_reports(store: Store, visits: Sequence[Visit]) -> list[Failure]:
+    """Write the report of every visit, and return the visits whose report failed."""
+    failures = []
+    for visit in visits:
+        try:
+            log.info("wrote %s", write_report(store, visit))
+        except (LesionXaiError, OSError, ValueError) as error:
+            failures.append(Failure(visit, f"its report cannot be made: {error}", ""))
+    return failures
+
+
+def _write_log(
+    store: Store,
+    config: RunConfig,
+    visits: Sequence[VisitInputs],
+    skipped: Sequence[SkippedVisit],
+    failures: Sequence[Failure],
+) -> None:
+    """Write what was run and what came of it, and the crash logs, into `logs/`."""
+    run = f"run-{uuid.uuid4().hex}"
+    reasons = {failure.visit: failure.reason for failure in failures}
+    options = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in asdict(config).items()
+    }
+    content = {
+        "Version": __version__,
+        "Options": options,
+        "Visits": [
+            {
+                "Visit": inputs.visit.name,
+                "FLAIR": inputs.uri(inputs.flair),
+                "T1w": inputs.uri(inputs.t1w),
+                "NotTaken": list(inputs.rejected),
+                "Status": "failed" if inputs.visit in reasons else "done",
+                "Reason": reasons.get(inputs.visit, ""),
+            }
+            for inputs in visits
+        ],
+        "Skipped": [{"Visit": skip.visit.name, "Reason": skip.reason} for skip in skipped],
+    }
+    store.write_text(f"logs/{run}.json", json.dumps(content, indent=2) + "\n")
+    for failure in failures:
+        if failure.log:
+            store.write_text(f"logs/{run}_{failure.visit.name}_crash.txt", failure.log)
+
+
+def _tell_result(
+    store: Store,
+    visits: Sequence[VisitInputs],
+    named: Sequence[SkippedVisit],
+    failures: Sequence[Failure],
+    seconds: float,
+) -> None:
+    done = len(visits) - len(failures)
+    log.info("%d of %d visits done in %.1f min", done, len(visits), seconds / 60)
+    for failure in failures:
+        log.error("failed: %s: %s", failure.visit.name, failure.reason)
+    for skip in named:
+        log.error("skipped, though asked for by name: %s", skip.reason)
+    if failures:
+        log.error("crash logs are in %s", store.root / "logs")

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The app: from the command line to the exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+
+from bids_lesion_xai.cli.parser import parse
+from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.errors import LesionXaiError, OutputError
+
+log = logging.getLogger("bids_lesion_xai")
+
+_INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line `argv` and return the exit code (see `bids_lesion_xai.errors`)."""
+    config = parse(argv)
+    _configure_logging(config.verbosity)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        _prepare_folders(config)
+        return max(_run_level(level, config) for level in config.levels)
+    except LesionXaiError as error:
+        log.error("%s", error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        log.error("interrupted; visits that are complete stay in the output folder")
+        return _INTERRUPTED
+
+
+def _run_level(level: str, config: RunConfig) -> int:
+    """Run one analysis level; the imports are slow, so each level pays for its own only."""
+    if level == "participant":
+        from bids_lesion_xai.cli.participant import run_participants
+
+        return run_participants(config)
+    from bids_lesion_xai.bids.store import Store
+    from bids_lesion_xai.reports.group import write_group
+
+    for path in write_group(Store(config.output_dir)):
+        log.info("wrote %s", path)
+    return 0
+
+
+def _configure_logging(verbosity: int) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if verbosity > 1 else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stdout,
+    )
+    for noisy in ("matplotlib", "PIL", "bidsschematools", "bids"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _prepare_folders(config: RunConfig) -> None:
+    """Make the output and work folders, and point every cache into the work folder.
+
+    Raises
+    ------
+    OutputError
+        A folder cannot be written to.
+    """
+    for folder in (config.output_dir, config.work_dir):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"{folder} cannot be made ({error.strerror})."
+            raise OutputError(message) from error
+        if not os.access(folder, os.W_OK):
+            message = f"{folder} cannot be written to. Name another folder or change its rights."
+            raise OutputError(message)
+    for variable in ("MPLCONFIGDIR", "XDG_CACHE_HOME", "TORCH_HOME", "NIPYPE_CONFIG_DIR"):
+        os.environ.setdefault(variable, str(config.work_dir / "cache"))

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of outputs is consistent in itself."""
+
+from __future__ import annotations
+
+import ast
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+from bids_lesion_xai.bids import derivatives
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, Derivative, Level, bidsignore
+from bids_lesion_xai.bids.naming import parse_name
+from bids_lesion_xai.bids.visit import Visit
+
+VISITS = (Visit("01"), Visit("02", "A"))
+KEYS = tuple(DERIVATIVES)
+
+
+def paths(row: Derivative) -> list[Path]:
+    """Return some paths of `row`, and those of its sidecars."""
+    if row.level is Level.GROUP:
+        files = [row.path()]
+    else:
+        lesions = ["L001", "L012"] if row.level in (Level.LESION, Level.FIGURE) else [None]
+        files = [row.path(visit, lesion) for visit in VISITS for lesion in lesions]
+    sidecars = [path.with_name(path.name.partition(".")[0] + ".json") for path in files]
+    return files + (sidecars if row.facts else [])
+
+
+def ignored(path: Path) -> bool:
+    """Tell whether `.bidsignore` covers a path or a folder above it (gitignore rules)."""
+    return any(
+        fnmatch(path.parts[0], pattern[1:])
+        if pattern.startswith("/")
+        else any(fnmatch(part, pattern) for part in path.parts)
+        for pattern in bidsignore().splitlines()
+    )
+
+
+def test_no_two_rows_have_the_same_key() -> None:
+    # A dict keeps only the last of two; so the calls in the source are counted.
+    tree = ast.parse(Path(derivatives.__file__).read_text(encoding="utf-8"))
+    calls = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Derivative"
+    ]
+    single = [call for call in calls if isinstance(call.args[0], ast.Constant)]
+    per_channel = len(calls) - len(single)
+    assert len(DERIVATIVES) == len(single) + len(derivatives.CHANNELS) * per_channel
+    assert all(row.key == key for key, row in DERIVATIVES.items())
+
+
+def test_no_two_files_have_the_same_path() -> None:
+    every = [path for row in DERIVATIVES.values() for path in paths(row)]
+    assert len(every) == len(set(every))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_bidsignore_covers_what_is_not_standard_and_nothing_else(key: str) -> None:
+    row = DERIVATIVES[key]
+    assert [ignored(path) for path in paths(row)] == [not row.standard] * len(paths(row))
+
+
+@pytest.mark.parametrize(
+    "name", ["dataset_description.json", "README.md", "sub-01/anat/sub-01_desc-preproc_T1w.json"]
+)
+def test_bidsignore_leaves_other_files_to_the_validator(name: str) -> None:
+    assert not ignored(Path(name))
+
+
+def test_logs_are_ignored() -> None:
+    assert ignored(Path("logs/run-1.json"))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_names_say_whose_they_are_and_can_be_parsed(key: str) -> None:
+    row = DERIVATIVES[key]
+    if row.level is Level.GROUP:
+        assert row.path().parent == Path()
+        return
+    for visit in VISITS:
+        path = row.path(visit, "L003" if row.level is Level.LESION else None)
+        if row.level is Level.REPORT:
+            assert path == Path(f"{visit.name}.html")
+            continue
+        entities, suffix, extension = parse_name(path.name)
+        label = {"label": "L003"} if row.level is Level.LESION else {}
+        assert entities == {**visit.entities, **row.entities, **label}
+        assert (suffix, extension) == (row.suffix, row.extension)
+        assert path.parts[0] == f"sub-{visit.participant}"
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_row_is_described(key: str) -> None:
+    row = DERIVATIVES[key]
+    assert row.description
+    assert not row.description.endswith(".")
+    for name, column in row.columns.items():
+        assert column.description, name
+    assert bool(row.columns) >= (row.extension == ".tsv")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_images_in_a_space_say_its_reference_and_masks_their_type(key: str) -> None:
+    row = DERIVATIVES[key]
+    if row.facts and row.extension == ".nii.gz":
+        assert ("SpatialReference" in row.facts) >= ("space" in row.entities)
+    if row.suffix == "mask":
+        assert {"Type", "Sources"} <= set(row.facts)
+    assert len(row.facts) == len(set(row.facts))

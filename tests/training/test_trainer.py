@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bids_lesion_xai.training import trainer
+from bids_lesion_xai.training.scans import LabelledScan
+from bids_lesion_xai.training.trainer import TrainingOptions, train
+
+CPU = torch.device("cpu")
+SMALL_UNET = {**trainer.PUBLISHED_UNET, "channels": [4, 4, 4, 4, 8]}
+OPTIONS = TrainingOptions(
+    steps=6, batch_size=2, patch_size=16, seed=3, workers=0, checkpoint_every=2
+)
+
+
+@pytest.fixture(autouse=True)
+def _small_and_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(trainer, "PUBLISHED_UNET", SMALL_UNET)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def scans() -> list[LabelledScan]:
+    """Return one scan without background, with a bright cube on FLAIR."""
+    image = np.random.default_rng(0).normal(0, 1, (2, 40, 40, 40)).astype(np.float32)
+    lesions = np.zeros((40, 40, 40), bool)
+    lesions[16:24, 16:24, 16:24] = True
+    image[0][lesions] += 4
+    return [LabelledScan("a/sub-01", "", image, lesions, (1.0, 1.0, 1.0))]
+
+
+def run(folder: Path) -> dict[str, torch.Tensor]:
+    folder.mkdir(exist_ok=True)
+    network = train(scans(), [], OPTIONS, device=CPU, folder=folder)
+    assert not network.training
+    return network.state_dict()
+
+
+def losses(folder: Path) -> dict[int, str]:
+    with (folder / "loss.csv").open(newline="", encoding="utf-8") as stream:
+        return {int(step): loss for step, loss in csv.reader(stream)}
+
+
+def stop_after(n_batches: int) -> Any:
+    """Return a source of batches that is interrupted."""
+    batches = trainer._batches
+
+    def interrupted(*arguments: Any) -> Iterator[Any]:
+        for count, batch in enumerate(batches(*arguments)):
+            if count == n_batches:
+                raise KeyboardInterrupt
+            yield batch
+
+    return interrupted
+
+
+@pytest.mark.parametrize("n_batches", [1, 2, 5], ids=lambda n: f"after {n}")
+def test_an_interrupted_training_goes_on_as_if_it_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_batches: int
+) -> None:
+    expected = run(tmp_path / "whole")
+    folder = tmp_path / "interrupted"
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_batches", stop_after(n_batches))
+        with pytest.raises(KeyboardInterrupt):
+            run(folder)
+    found = run(folder)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7, msg=name)
+    assert list(losses(folder)) == list(range(1, OPTIONS.steps + 1))
+    assert losses(folder) == losses(tmp_path / "whole")
+
+
+def test_a_training_that_is_done_is_not_repeated(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    written = (tmp_path / "loss.csv").read_text(encoding="utf-8")
+    second = run(tmp_path)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert (tmp_path / "loss.csv").read_text(encoding="utf-8") == written
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "loss.csv"}
+
+
+def test_weights_change_and_stay_finite(tmp_path: Path) -> None:
+    torch.manual_seed(OPTIONS.seed)
+    start = trainer.build("UNet", SMALL_UNET).state_dict()
+    trained = run(tmp_path)
+    kernels = [name for name, value in trained.items() if value.ndim > 1]
+    assert all(torch.isfinite(trained[name]).all() for name in kernels)
+    assert all(not torch.equal(trained[name], start[name]) for name in kernels)
