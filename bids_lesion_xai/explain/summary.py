@@ -137,5 +137,5 @@ def lesion_numbers(
     return numbers
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def _mean(values: NDArray[np.floating]) -> float:
     return float(values.mean()) if values.size else float("nan")

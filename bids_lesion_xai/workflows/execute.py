@@ -86,7 +86,7 @@ def run_visits(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle)
     nipype_logging.update_logging(nipype_config)
     try:
         init_run_wf(visits, config, bundle).run(**_plugin(config))
-    except Exception as error:  # noqa: BLE001  nipype raises what the last failing node raised
+    except Exception as error:
         log.debug("nipype: %s", error)
     crashes = _read_crashes(crash_dir)
     store = Store(config.output_dir)
