@@ -31,10 +31,20 @@ class Level(Enum):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: what it holds, and the unit if it has one."""
+    """A column of a table.
+
+    Parameters
+    ----------
+    description : str
+    units : str
+        Empty if it has none.
+    kind : str
+        The BIDS ``Format`` of a column that BIDS itself defines, else empty.
+    """
 
     description: str
     units: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,7 @@ class Derivative:
 
 
 _LESION_COLUMNS = {
-    "index": Column("value of the lesion in the label image"),
+    "index": Column("value of the lesion in the label image", kind="integer"),
     "name": Column("name of the lesion in file names and reports"),
     "volume_mm3": Column("volume", "mm3"),
     "n_voxels": Column("number of voxels"),
@@ -291,8 +301,8 @@ DERIVATIVES: dict[str, Derivative] = {
                 "saliency",
                 _NIFTI,
                 f"SmoothGrad saliency of all lesions with respect to {name}: each voxel holds the "
-                "value of the map of the lesion nearest to it. The sidecar also holds for the maps of the single lesions, which "
-                "are cropped to where they are not zero",
+                "value of the map of the lesion nearest to it. The sidecar also holds for the "
+                "maps of the single lesions, which are cropped to where they are not zero",
                 _T1W | {"desc": f"smoothgrad{name}"},
                 _SALIENCY_UNITS,
                 (*_SALIENCY_FACTS, "InputChannel"),

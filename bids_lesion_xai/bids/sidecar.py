@@ -34,6 +34,7 @@ def sidecar(row: Derivative, facts: Mapping[str, Any]) -> dict[str, Any]:
     columns = {
         name: {"Description": column.description}
         | ({"Units": column.units} if column.units else {})
+        | ({"Format": column.kind} if column.kind else {})
         for name, column in row.columns.items()
     }
     units = {"Units": row.units} if row.units else {}

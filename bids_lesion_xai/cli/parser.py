@@ -137,7 +137,7 @@ def _add_resources(parser: argparse.ArgumentParser) -> None:
         *("--omp-nthreads", "--omp_nthreads"),
         type=_positive,
         metavar="N",
-        help="cores that one process uses for the network; all of --nprocs, at most 8, if not given",
+        help="cores that one process uses for the network; --nprocs, at most 8, if not given",
     )
     group.add_argument(
         *("-v", "--verbose"),

@@ -125,8 +125,8 @@ def lesion_numbers(
     distance = distance_mm(lesion[box.slices((0, 0, 0))], spacing_mm)
     place = (slice(None), *attribution.box.slices(box.start))
     values, error = np.zeros((2, len(CHANNELS), *box.shape))
-    values[place] = attribution.values.cpu().numpy()
-    error[place] = attribution.standard_error.cpu().numpy()
+    values[place] = attribution.values.numpy(force=True)
+    error[place] = attribution.standard_error.numpy(force=True)
     numbers: dict[str, float] = {
         "n_samples": len(attribution.inside),
         "flair_share": channel_share(values, CHANNELS.index("flair")),

@@ -94,7 +94,7 @@ class Explain(SimpleInterface):
         started = time.monotonic()
         for attribution in attributions:
             name = lesion_name(attribution.lesion)
-            values = attribution.values.cpu().numpy()
+            values = attribution.values.numpy(force=True)
             here = attribution.box.slices((0, 0, 0))
             whole[(slice(None), *here)] += values * (owner[here] == attribution.lesion)
             for channel, part in zip(CHANNELS, values, strict=True):

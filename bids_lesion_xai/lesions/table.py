@@ -37,7 +37,7 @@ def lesion_rows(
     rows : list of dict
         With the columns of the lesion table.
     """
-    rows = []
+    rows: list[dict[str, float | int | str]] = []
     for index, slices in enumerate(ndimage.find_objects(labels), start=1):
         voxels = np.argwhere(labels[slices] == index) + [axis.start for axis in slices]
         values = probability[tuple(voxels.T)].astype(np.float64)
