@@ -7,6 +7,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,13 @@ class Store:
             write(partial)
             partial.replace(target)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             message = (
                 f"{target} cannot be written ({error.strerror}). Check folder and free space."
             )
             raise OutputError(message) from error
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
 
     def clear(self, visit: Visit) -> None:
         """Remove all outputs of a visit, the mark of completeness first."""

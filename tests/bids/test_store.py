@@ -88,9 +88,6 @@ def test_a_write_that_fails_leaves_the_target_as_it_was(
     assert target.exists() == (before is not None)
 
 
-@pytest.mark.xfail(
-    raises=NotADirectoryError, reason="Store._replace: removing the partial file raises again"
-)
 def test_a_folder_that_cannot_be_made_is_named(store: Store, source: Path) -> None:
     store.root.write_text("a file where the folder should be")
     with pytest.raises(OutputError, match="cannot be written"):
