@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from bids_lesion_xai.errors import DataError, UsageError
-from bids_lesion_xai.explain.box import Box, Indices, bounding_box
+from bids_lesion_xai.explain.box import Box, Indices
 from bids_lesion_xai.explain.engines import Engine, choose_engine
 from bids_lesion_xai.explain.noise import NoiseField
 from bids_lesion_xai.explain.region import Piece
@@ -145,39 +145,51 @@ def explain_lesions(
     chosen = choose_engine(network, engine)
     scale = image.new_tensor(list(sigma))[:, None, None, None]
     noise = NoiseField(seed, visit)
-    for lesion in torch.unique(labels[labels > 0]).tolist():
-        mask = labels == lesion
-        target = bounding_box(mask)
+    for lesion, target in _lesions(labels):
         region = chosen.region(target, extent)
         support = region.clip(tuple(image.shape[1:]))
         clean = image[(slice(None), *support.slices((0, 0, 0)))]
+        voxels = labels[target.slices((0, 0, 0))] == lesion
         samples = (
             clean + scale * torch.from_numpy(noise.draw(i, len(image), support)).to(image)
             for i in range(n_samples)
         )
         gradients = (
-            _gradient(chosen, sample, mask, target, region, extent, _AGGREGATIONS[aggregation])
+            _gradient(chosen, sample, voxels, target, region, extent, _AGGREGATIONS[aggregation])
             for sample in samples
         )
-        inside = mask[support.slices((0, 0, 0))]
+        inside = labels[support.slices((0, 0, 0))] == lesion
         yield _average(gradients, lesion, support.start, inside)
+
+
+def _lesions(labels: torch.Tensor) -> Iterator[tuple[int, Box]]:
+    """Yield every lesion of `labels`, shape (X, Y, Z), in order, with its bounding box."""
+    voxels = (labels > 0).nonzero()
+    owners = labels[tuple(voxels.T)]
+    for lesion in torch.unique(owners).tolist():
+        own = voxels[owners == lesion]
+        stop = own.amax(0) + 1
+        yield lesion, Box(tuple(own.amin(0).tolist()), tuple(stop.tolist()))
 
 
 def _gradient(
     engine: Engine,
     sample: torch.Tensor,
-    mask: torch.Tensor,
+    voxels: torch.Tensor,
     target: Box,
     region: Box,
     extent: Indices,
     aggregate: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """Return the saliency, shape (C, x, y, z), of a sample that lies at the start of `region`."""
+    """Return the saliency, shape (C, x, y, z), of a sample that lies at the start of `region`.
+
+    `voxels`, bool, are the lesion's within the box `target`.
+    """
     sample = sample.detach().requires_grad_()
     after = [side - size for side, size in zip(region.shape, sample.shape[1:], strict=True)]
     padded = functional.pad(sample, [n for side in reversed(after) for n in (0, side)])
     logits = engine.logits(Piece(padded[None], region.start, extent), target)
-    return aggregate(logits[0, LESION_CLASS][mask[target.slices((0, 0, 0))]], sample)
+    return aggregate(logits[0, LESION_CLASS][voxels], sample)
 
 
 def _average(

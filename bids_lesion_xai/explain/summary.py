@@ -115,14 +115,16 @@ def lesion_numbers(
     labels : int32 array, shape (X, Y, Z)
     spacing_mm : sequence of float
     """
-    lesion = labels == attribution.lesion
+    own = labels[attribution.box.slices((0, 0, 0))] == attribution.lesion
+    tight = bounding_box(torch.from_numpy(own))
     margin = [int(np.ceil(SHELLS_MM[-1] / mm)) for mm in spacing_mm]
-    around = bounding_box(torch.from_numpy(lesion))
+    axes = list(zip(attribution.offset, margin, strict=True))
     around = Box(
-        tuple(map(int.__sub__, around.start, margin)), tuple(map(int.__add__, around.stop, margin))
+        tuple(i + offset - m for i, (offset, m) in zip(tight.start, axes, strict=True)),
+        tuple(i + offset + m for i, (offset, m) in zip(tight.stop, axes, strict=True)),
     )
     box = around.clip(labels.shape).union(attribution.box)
-    distance = distance_mm(lesion[box.slices((0, 0, 0))], spacing_mm)
+    distance = distance_mm(labels[box.slices((0, 0, 0))] == attribution.lesion, spacing_mm)
     place = (slice(None), *attribution.box.slices(box.start))
     values, error = np.zeros((2, len(CHANNELS), *box.shape))
     values[place] = attribution.values.numpy(force=True)

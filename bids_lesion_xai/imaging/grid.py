@@ -13,6 +13,8 @@ from bids_lesion_xai.errors import DataError
 
 # Axes of a scanner are at right angles to the rounding of the header's numbers.
 MAX_COSINE = 1e-2
+# Longer than the field of view of any scanner; resampled to 1 mm it would still fit in memory.
+MAX_FIELD_OF_VIEW_MM = 700
 
 
 @dataclass(frozen=True)
@@ -75,22 +77,32 @@ class Grid:
         )
 
 
-def require_orthogonal(grid: Grid) -> Grid:
-    """Return `grid` if its axes are at right angles, as those of every scanner are.
+def require_scanner_grid(grid: Grid) -> Grid:
+    """Return `grid` if a scanner can have recorded it: right angles, and no longer than 700 mm.
 
     Raises
     ------
     DataError
-        The affine is sheared or maps all voxels onto a plane.
+        The affine is sheared, maps all voxels onto a plane, is not finite, or spans more than
+        700 mm along an axis.
     """
     axes = grid.affine[:3, :3]
     lengths = np.linalg.norm(axes, axis=0)
     cosines = np.triu(axes.T @ axes, 1) / np.maximum(np.outer(lengths, lengths), 1e-12)
-    if lengths.min() <= 0 or np.abs(cosines).max() > MAX_COSINE:
+    if not (np.isfinite(grid.affine).all() and lengths.min() > 0):
+        message = f"The affine of the image, {grid.affine.round(3).tolist()}, maps voxels nowhere."
+        raise DataError(message)
+    if np.abs(cosines).max() > MAX_COSINE:
         message = (
             f"The affine of the image, {axes.round(3).tolist()}, has voxel axes that are not at "
             "right angles; those of a scanner's image are. Give the image before any affine "
             "registration."
+        )
+        raise DataError(message)
+    if (lengths * grid.shape).max() > MAX_FIELD_OF_VIEW_MM:
+        message = (
+            f"The image spans {(lengths * grid.shape).round().tolist()} mm; at most "
+            f"{MAX_FIELD_OF_VIEW_MM} mm are expected. Check the voxel size in its header."
         )
         raise DataError(message)
     return grid
@@ -107,7 +119,7 @@ def isotropic_grid(grid: Grid, spacing_mm: float) -> Grid:
     Parameters
     ----------
     grid : Grid
-        Axes at right angles (`require_orthogonal`).
+        Axes at right angles (`require_scanner_grid`).
     spacing_mm : float
 
     Examples

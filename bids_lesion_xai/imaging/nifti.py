@@ -3,16 +3,24 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
 import nibabel as nb
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, ImageDataError
 from numpy.typing import NDArray
 
 from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.imaging.grid import Grid
+
+# What nibabel raises for a file that is cut short, altered, or no image at all.
+_UNREADABLE = (
+    *(EOFError, HeaderDataError, ImageDataError, ImageFileError),
+    *(MemoryError, OSError, OverflowError, TypeError, ValueError, zlib.error),
+)
 
 
 def load(path: Path, dtype: type[np.generic] = np.float32) -> tuple[NDArray[Any], Grid]:
@@ -33,12 +41,12 @@ def load(path: Path, dtype: type[np.generic] = np.float32) -> tuple[NDArray[Any]
     Raises
     ------
     DataError
-        The file is not a readable 3D NIfTI image with finite values.
+        The file is not a readable 3D NIfTI image with finite real values.
     """
     try:
         image = nb.load(path)
         values = np.asarray(image.dataobj)
-    except (ImageFileError, OSError, EOFError, ValueError) as error:
+    except _UNREADABLE as error:
         message = (
             f"{path.name} cannot be read as a NIfTI image ({error}). Check that the file is "
             "complete, e.g. download it again."
@@ -48,6 +56,9 @@ def load(path: Path, dtype: type[np.generic] = np.float32) -> tuple[NDArray[Any]
         values = values[..., 0]
     if values.ndim != 3:
         message = f"{path.name} has shape {values.shape}; one 3D volume is expected."
+        raise DataError(message)
+    if values.dtype.kind not in "biuf":
+        message = f"{path.name} has voxels of type {values.dtype}; real numbers are expected."
         raise DataError(message)
     if not np.isfinite(values).all():
         count = int((~np.isfinite(values)).sum())
@@ -63,7 +74,7 @@ def voxel_volume_mm3(path: Path) -> float:
     """Return the volume of a voxel from the header of an image, infinite if it is not readable."""
     try:
         return float(np.prod(nb.load(path).header.get_zooms()[:3]))
-    except (ImageFileError, OSError, EOFError, ValueError):
+    except _UNREADABLE:
         return float("inf")
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,11 +20,16 @@ from nipype.interfaces.base import (
     TraitedSpec,
     traits,
 )
+from numpy.typing import NDArray
 
 from bids_lesion_xai.imaging import nifti
+from bids_lesion_xai.imaging.grid import Grid
 from bids_lesion_xai.imaging.intensity import robust_range
 from bids_lesion_xai.lesions.table import lesion_name
 from bids_lesion_xai.models.bundle import CHANNELS, read_bundle
+
+if TYPE_CHECKING:
+    from bids_lesion_xai.explain.smoothgrad import Attribution
 
 log = logging.getLogger("nipype.interface")
 
@@ -63,7 +69,6 @@ class Explain(SimpleInterface):
         import torch
 
         from bids_lesion_xai.explain.smoothgrad import explain_lesions
-        from bids_lesion_xai.explain.summary import lesion_numbers, nearest_lesion
         from bids_lesion_xai.models.network import choose_device, load_network
 
         torch.set_num_threads(self.inputs.n_threads)
@@ -85,7 +90,22 @@ class Explain(SimpleInterface):
             visit=self.inputs.visit,
             multiple=bundle.multiple,
         )
-        folder = Path(runtime.cwd)
+        self._write(attributions, labels, grid, Path(runtime.cwd))
+        facts_file = Path(runtime.cwd, "facts.json")
+        facts_file.write_text(json.dumps({"sigma": sigma, "device": str(device)}))
+        self._results["facts_file"] = str(facts_file)
+        return runtime
+
+    def _write(
+        self,
+        attributions: Iterable[Attribution],
+        labels: NDArray[np.int32],
+        grid: Grid,
+        folder: Path,
+    ) -> None:
+        """Write maps and numbers of every lesion as it comes, then the table and whole maps."""
+        from bids_lesion_xai.explain.summary import lesion_numbers, nearest_lesion
+
         lesion_folder = folder / "lesions"
         lesion_folder.mkdir(exist_ok=True)
         owner = nearest_lesion(labels, grid.spacing_mm) if labels.any() else labels
@@ -105,14 +125,11 @@ class Explain(SimpleInterface):
             self._tell(len(rows), int(labels.max()), time.monotonic() - started)
         table = pd.DataFrame(rows, columns=self.inputs.columns)
         table.to_csv(folder / "saliency.tsv", sep="\t", index=False, na_rep="n/a")
-        (folder / "facts.json").write_text(json.dumps({"sigma": sigma, "device": str(device)}))
         for channel, values in zip(CHANNELS, whole, strict=True):
             path = nifti.save(folder / f"saliency_{channel.lower()}.nii.gz", values, grid)
             self._results[f"{channel.lower()}_file"] = str(path)
         self._results["table_file"] = str(folder / "saliency.tsv")
         self._results["lesion_folder"] = str(lesion_folder)
-        self._results["facts_file"] = str(folder / "facts.json")
-        return runtime
 
     def _tell(self, done: int, total: int, seconds: float) -> None:
         """Log the progress about every tenth of the lesions, with the time left."""

@@ -31,7 +31,7 @@ from bids_lesion_xai.imaging.grid import (
     Grid,
     centre_of_mass_mm,
     isotropic_grid,
-    require_orthogonal,
+    require_scanner_grid,
 )
 from bids_lesion_xai.imaging.intensity import brain_moments, normalise
 from bids_lesion_xai.imaging.similarity import MIN_SIMILARITY, require_match, similarity
@@ -61,7 +61,7 @@ def _naming(visit: str) -> Iterator[None]:
 
 def _load(path: str) -> tuple[NDArray[np.float32], Grid]:
     values, grid = nifti.load(Path(path))
-    return values, require_orthogonal(grid)
+    return values, require_scanner_grid(grid)
 
 
 def _load_mask(path: str) -> NDArray[np.bool_]:

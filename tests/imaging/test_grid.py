@@ -8,7 +8,7 @@ from bids_lesion_xai.imaging.grid import (
     Grid,
     centre_of_mass_mm,
     isotropic_grid,
-    require_orthogonal,
+    require_scanner_grid,
 )
 from tests.phantoms import CENTRE_MM, brain_mask, oblique_grid
 
@@ -55,12 +55,21 @@ def test_isotropic_grid_ignores_the_rounding_of_the_header() -> None:
     assert isotropic_grid(grid, 1.0).shape == (117, 10, 10)
 
 
-@pytest.mark.parametrize("column", [[0.5, 1, 0], [0, 0, 0]], ids=["sheared", "flat"])
-def test_axes_not_at_right_angles_are_refused(column: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ([0.5, 1, 0], "right angles"),
+        ([0, 0, 0], "nowhere"),
+        ([0, np.nan, 0], "nowhere"),
+        ([0, 1000, 0], "4000"),
+    ],
+    ids=["sheared", "flat", "not finite", "too long"],
+)
+def test_an_affine_that_no_scanner_writes_is_refused(column: list[float], words: str) -> None:
     affine = np.eye(4)
     affine[:3, 1] = column
-    with pytest.raises(DataError, match="right angles"):
-        require_orthogonal(Grid((4, 4, 4), affine))
+    with pytest.raises(DataError, match=words):
+        require_scanner_grid(Grid((4, 4, 4), affine))
 
 
 def test_centre_of_mass_is_found_in_world_coordinates(native: Grid) -> None:
