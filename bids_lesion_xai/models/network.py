@@ -89,7 +89,8 @@ def save_weights(module: torch.nn.Module, path: Path) -> None:
         ).contiguous()
         for name, value in module.state_dict().items()
     }
-    safetensors.torch.save_file(weights, path)
+    # save_file would make a file that only its owner can read.
+    path.write_bytes(safetensors.torch.save(weights))
 
 
 def choose_device(name: str) -> torch.device:

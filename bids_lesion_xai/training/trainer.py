@@ -90,8 +90,10 @@ def train(
     )
     done = _resume(folder / "checkpoint.pt", network, optimiser, schedule)
     started = time.monotonic()
-    with (folder / "loss.csv").open("a", newline="", encoding="utf-8") as stream:
+    losses = _rows(folder / "loss.csv", done)
+    with (folder / "loss.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
+        writer.writerows(losses)
         for step, batch in enumerate(_batches(scans, masks, options, done), start=done + 1):
             with torch.autocast(device.type, torch.bfloat16):
                 logits = network(batch["image"].to(device))
@@ -147,3 +149,11 @@ def _resume(path: Path, *stateful: Any) -> int:
         thing.load_state_dict(state)
     log.info("resumed after step %d", checkpoint["step"])
     return int(checkpoint["step"])
+
+
+def _rows(path: Path, count: int) -> list[list[str]]:
+    """Return the first `count` rows of a CSV file; those of a run that was stopped end later."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.reader(stream))[:count]
