@@ -17,6 +17,7 @@ from bids_lesion_xai import __version__, errors
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, Derivative, Level, bidsignore
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.cli.parser import build_parser
+from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -34,6 +35,25 @@ def outputs_table() -> str:
     return "\n".join(lines)
 
 
+def model_figures() -> str:
+    """Return README's table of what the shipped model reaches, as Markdown."""
+    metadata = json.loads((DEFAULT_BUNDLE / "configs/metadata.json").read_text(encoding="utf-8"))
+    lines = [
+        "| left out | trained on | Dice | lesions found | false lesions | volume (mL) "
+        "| reference (mL) |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in metadata["evaluation"]:
+        scan = f"{row['person']} {row['session']}".strip()
+        found = f"{row['n_reference'] - row['n_missed']} of {row['n_reference']}"
+        false = f"{row['n_false_positive']} of {row['n_predicted']}"
+        volumes = (row[key] / 1000 for key in ("volume_mm3", "reference_volume_mm3"))
+        cells = [scan, ", ".join(row["trained_on"]), f"{row['dice']:.2f}", found, false]
+        cells += [f"{volume:.1f}" for volume in volumes]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _example(row: Derivative) -> str:
     visit = None if row.level is Level.GROUP else Visit("01")
     named = row.level is Level.LESION or row.key == "lesion_figure"
@@ -43,6 +63,7 @@ def _example(row: Derivative) -> str:
 GENERATED = {
     "outputs": outputs_table,
     "bidsignore": lambda: f"```\n{bidsignore()}```",
+    "model figures": model_figures,
 }
 
 
@@ -51,7 +72,7 @@ def _block(name: str) -> re.Pattern[str]:
 
 
 @pytest.mark.parametrize("name", GENERATED)
-def test_readme_shows_the_table_of_derivatives(name: str) -> None:
+def test_generated_parts_of_readme_are_current(name: str) -> None:
     shown = _block(name).search(README.read_text(encoding="utf-8"))
     assert shown is not None
     assert shown[2] == GENERATED[name](), "run: make readme"

@@ -6,9 +6,17 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bids_lesion_xai.errors import LesionXaiError, NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from bids_lesion_xai.bids.dataset import LabelledFiles
+    from bids_lesion_xai.training.trainer import TrainingOptions
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,12 +37,20 @@ def build_parser() -> argparse.ArgumentParser:
         "without images serve as shapes of painted lesions",
     )
     parser.add_argument("--output", type=Path, required=True, help="bundle folder to write")
-    parser.add_argument(
+    evaluation = parser.add_mutually_exclusive_group()
+    evaluation.add_argument(
         "--leave-out",
         nargs="+",
         default=[],
         metavar="DATASET/sub-LABEL",
         help="people who are kept out of the training and whom the result is evaluated on",
+    )
+    evaluation.add_argument(
+        "--cross-validate",
+        action="store_true",
+        help="train once more for every person with images, without that person, in "
+        "OUTPUT/folds, and state what these networks reach on the person left out; the bundle "
+        "itself is trained on all",
     )
     parser.add_argument("--steps", type=int, default=3000, help="optimiser steps")
     parser.add_argument("--batch-size", type=int, default=2, help="patches in a step")
@@ -68,29 +84,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     from bids_lesion_xai.bids.dataset import find_labelled
-    from bids_lesion_xai.models.network import choose_device
-    from bids_lesion_xai.training.evaluate import evaluate
-    from bids_lesion_xai.training.scans import load_masks, load_scans
-    from bids_lesion_xai.training.trainer import TrainingOptions, train
+    from bids_lesion_xai.training.trainer import TrainingOptions
     from bids_lesion_xai.training.write import write_bundle
 
-    for dataset in options.datasets:
-        if not dataset.is_dir():
-            message = f"{dataset} is not a folder; a BIDS derivative dataset is expected."
-            raise NotFoundError(message)
-    if options.patch_size % 16 or options.patch_size <= 0:
-        message = f"--patch-size {options.patch_size}: a positive multiple of 16 is expected."
-        raise UsageError(message)
-    device = choose_device(options.device)
+    _check(options)
     files = [entry for dataset in options.datasets for entry in find_labelled(dataset)]
-    unknown = set(options.leave_out) - {entry.person for entry in files}
-    if unknown:
-        message = (
-            f"--leave-out {', '.join(sorted(unknown))}: not among the labelled people "
-            f"{', '.join(sorted({entry.person for entry in files}))}."
-        )
-        raise UsageError(message)
-    kept = [entry for entry in files if entry.person not in options.leave_out]
+    _require_known(options.leave_out, files)
     training = TrainingOptions(
         steps=options.steps,
         batch_size=options.batch_size,
@@ -99,19 +98,64 @@ def _run(options: argparse.Namespace) -> None:
         seed=options.seed,
         workers=options.workers,
     )
-    options.output.mkdir(parents=True, exist_ok=True)
+    people = sorted({entry.person for entry in files if entry.flair and entry.t1w})
+    figures: list[dict[str, Any]] = []
+    for person in people if options.cross_validate else ():
+        folder = options.output / "folds" / person.replace("/", "_")
+        figures += _train(options, training, files, [person], folder)[1]
+    network, own = _train(options, training, files, options.leave_out, options.output)
+    write_bundle(
+        options.output,
+        network,
+        trained_on=[person for person in people if person not in options.leave_out],
+        training=training,
+        threshold=options.threshold,
+        evaluation=figures + own,
+    )
+
+
+def _train(
+    options: argparse.Namespace,
+    training: TrainingOptions,
+    files: Sequence[LabelledFiles],
+    left_out: Sequence[str],
+    folder: Path,
+) -> tuple[torch.nn.Module, list[dict[str, Any]]]:
+    """Train without the people `left_out`; return the network and its figures on them."""
+    from bids_lesion_xai.models.network import choose_device
+    from bids_lesion_xai.training.evaluate import evaluate
+    from bids_lesion_xai.training.scans import load_masks, load_scans
+    from bids_lesion_xai.training.trainer import train
+
+    device = choose_device(options.device)
+    kept = [entry for entry in files if entry.person not in left_out]
     scans = load_scans(kept)
     if not scans:
         message = "No scan with FLAIR, T1w and lesion mask is left to train on."
         raise NotFoundError(message)
-    network = train(scans, load_masks(kept), training, device=device, folder=options.output)
-    left_out = load_scans(entry for entry in files if entry.person in options.leave_out)
-    rows = evaluate(network, left_out, threshold=options.threshold, device=device)
-    write_bundle(
-        options.output,
-        network,
-        trained_on=sorted({scan.person for scan in scans}),
-        training=training,
-        threshold=options.threshold,
-        evaluation=rows,
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    network = train(scans, load_masks(kept), training, device=device, folder=folder)
+    others = load_scans(entry for entry in files if entry.person in left_out)
+    figures = evaluate(network, others, threshold=options.threshold, device=device)
+    trained_on = sorted({scan.person for scan in scans})
+    return network, [{**row, "trained_on": trained_on} for row in figures]
+
+
+def _check(options: argparse.Namespace) -> None:
+    for dataset in options.datasets:
+        if not dataset.is_dir():
+            message = f"{dataset} is not a folder; a BIDS derivative dataset is expected."
+            raise NotFoundError(message)
+    if options.patch_size % 16 or options.patch_size <= 0:
+        message = f"--patch-size {options.patch_size}: a positive multiple of 16 is expected."
+        raise UsageError(message)
+
+
+def _require_known(left_out: Sequence[str], files: Sequence[LabelledFiles]) -> None:
+    unknown = set(left_out) - {entry.person for entry in files}
+    if unknown:
+        message = (
+            f"--leave-out {', '.join(sorted(unknown))}: not among the labelled people "
+            f"{', '.join(sorted({entry.person for entry in files}))}."
+        )
+        raise UsageError(message)

@@ -32,19 +32,17 @@ class Agreement:
     ----------
     dice : float
         Overlap of the voxels; 1 if both masks are empty.
-    lesion_tpr : float
-        Share of reference lesions that are found; NaN if there is none.
-    lesion_fdr : float
-        Share of predicted lesions that are false; NaN if there is none.
-    n_false_positive, n_missed : int
-        Numbers of lesions.
+    n_predicted, n_false_positive : int
+        Predicted lesions, and those of them that are false.
+    n_reference, n_missed : int
+        Reference lesions, and those of them that are missed.
     volume_mm3, reference_volume_mm3 : float
     """
 
     dice: float
-    lesion_tpr: float
-    lesion_fdr: float
+    n_predicted: int
     n_false_positive: int
+    n_reference: int
     n_missed: int
     volume_mm3: float
     reference_volume_mm3: float
@@ -65,9 +63,9 @@ def agreement(
     total = int(predicted.sum() + reference.sum())
     return Agreement(
         dice=2 * int((predicted & reference).sum()) / total if total else 1.0,
-        lesion_tpr=hit / n_reference if n_reference else float("nan"),
-        lesion_fdr=1 - found / n_predicted if n_predicted else float("nan"),
+        n_predicted=n_predicted,
         n_false_positive=n_predicted - found,
+        n_reference=n_reference,
         n_missed=n_reference - hit,
         volume_mm3=float(predicted.sum() * voxel_volume_mm3),
         reference_volume_mm3=float(reference.sum() * voxel_volume_mm3),
