@@ -74,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
+    logging.getLogger("bidsschematools").setLevel(logging.WARNING)
     try:
         _run(options)
     except LesionXaiError as error:
