@@ -6,6 +6,7 @@ that some visits failed while the others are done.
 """
 
 SOME_VISITS_FAILED = 1
+INPUT_OUTPUT_ERROR = 74
 
 
 class LesionXaiError(Exception):

@@ -91,7 +91,7 @@ def test_readme_states_every_exit_code() -> None:
         README.read_text(encoding="utf-8").partition("## Exit codes")[2].partition("\n## ")[0]
     )
     codes = {kind.exit_code for kind in errors.LesionXaiError.__subclasses__()}
-    assert codes | {0, errors.SOME_VISITS_FAILED} <= set(
+    assert codes | {0, errors.SOME_VISITS_FAILED, errors.INPUT_OUTPUT_ERROR} <= set(
         map(int, re.findall(r"^\| (\d+) ", section, re.M))
     )
 

@@ -20,6 +20,28 @@ from bids_lesion_xai.imaging import nifti
 _NIFTI = [".nii", ".nii.gz"]
 _OTHER_FOLDERS = re.compile(r"^/(derivatives|sourcedata|code|stimuli|models|phenotype)(/|$)")
 _HIDDEN = re.compile(r"/\.")
+# Entities as the name of the file states them: pybids' own patterns also match the folders above,
+# those above the dataset (/scratch/sub-02/bids) among them.
+_KEYS = {
+    "subject": "sub",
+    "session": "ses",
+    "acquisition": "acq",
+    "ceagent": "ce",
+    "inv": "inv",
+    "part": "part",
+    "space": "space",
+    "label": "label",
+    "desc": "desc",
+}
+_NAMES = {
+    "name": "names",
+    "entities": [
+        *({"name": name, "pattern": f"[_/]{key}-([^_./]+)[^/]*$"} for name, key in _KEYS.items()),
+        {"name": "run", "pattern": "[_/]run-([0-9]+)[^/]*$", "dtype": "int"},
+        {"name": "suffix", "pattern": "[_/]([^_./]+)[.][^/]*$"},
+        {"name": "extension", "pattern": "[^./]([.][^/]+)$"},
+    ],
+}
 # Labels that say "after contrast agent" without the entity ce-.
 _POST_CONTRAST = re.compile(r"post|gad|gd", re.IGNORECASE)
 
@@ -92,11 +114,16 @@ def find_visits(
         message = f"{bids_dir} has no folder sub-*; a BIDS dataset is expected."
         raise DataError(message)
     _require_known("participant", "sub", participants, known)
-    chosen = list(participants) or known
-    layout = _index(bids_dir, chosen)
+    chosen = list(dict.fromkeys(participants)) or known
+    labels = "|".join(map(re.escape, chosen))
+    layout = _index(bids_dir, re.compile(rf"^/sub-(?!({labels})(/|_|$))"))
     found = [visit for label in chosen for visit in _visits_of(layout, label)]
     _require_known("session", "ses", sessions, sorted({visit.session for visit in found} - {""}))
     visits, skipped = [], []
+    for label in participants:
+        if sessions and not {Visit(label, session) for session in sessions} & set(found):
+            reason = f"sub-{label}: has no session {' or '.join(sessions)}."
+            skipped.append(SkippedVisit(Visit(label, sessions[0]), reason))
     for visit in found:
         if sessions and visit.session not in sessions:
             continue
@@ -107,14 +134,12 @@ def find_visits(
     return visits, skipped
 
 
-def _index(bids_dir: Path, participants: Sequence[str]) -> BIDSLayout:
-    """Index the raw images of `participants` alone, without reading any JSON file."""
-    labels = "|".join(map(re.escape, participants))
-    others = re.compile(rf"^/sub-(?!({labels})(/|_|$))")
+def _index(root: Path, *ignore: re.Pattern[str]) -> BIDSLayout:
+    """Index the images of a dataset without reading any JSON file."""
     indexer = BIDSLayoutIndexer(
-        validate=False, index_metadata=False, ignore=[_OTHER_FOLDERS, _HIDDEN, others]
+        validate=False, index_metadata=False, ignore=[_OTHER_FOLDERS, _HIDDEN, *ignore]
     )
-    return BIDSLayout(bids_dir, validate=False, indexer=indexer)
+    return BIDSLayout(root, validate=False, indexer=indexer, config=[_NAMES])
 
 
 def _require_known(what: str, prefix: str, labels: Sequence[str], known: Sequence[str]) -> None:
@@ -154,7 +179,7 @@ def _choose(layout: BIDSLayout, visit: Visit, bids_dir: Path) -> VisitInputs:
             suffix=suffix,
             extension=_NIFTI,
         ):
-            reason = _unusable(image)
+            reason = _unusable(image, bids_dir / visit.folder / "anat")
             if reason:
                 rejected[suffix].append(f"{Path(image.path).name} ({reason})")
             else:
@@ -182,9 +207,11 @@ def _choose(layout: BIDSLayout, visit: Visit, bids_dir: Path) -> VisitInputs:
     )
 
 
-def _unusable(image: BIDSFile) -> str | None:
-    """Return why an image is never taken, or None."""
+def _unusable(image: BIDSFile, folder: Path) -> str | None:
+    """Return why an image of a visit whose images lie in `folder` is never taken, or None."""
     path, entities = Path(image.path), image.get_entities()
+    if path.parent != folder:
+        return "not in the folder that its name asks for"
     acquisition = str(entities.get("acquisition", ""))
     if "ceagent" in entities or _POST_CONTRAST.search(acquisition):
         return "contrast agent"
@@ -249,9 +276,7 @@ def find_labelled(dataset: Path) -> list[LabelledFiles]:
     Masks are called ``label-lesion_mask`` or ``label-L_mask``; images have the same ``space`` and
     ``desc-brain`` or ``desc-preproc``.
     """
-    layout = BIDSLayout(
-        dataset, validate=False, is_derivative=True, config=["bids", "derivatives"]
-    )
+    layout = _index(dataset)
     found = []
     for mask in layout.get(suffix="mask", label=["lesion", "L"], extension=_NIFTI):
         entities = mask.get_entities()

@@ -34,13 +34,14 @@ def validate(dataset: Path, cache: Path) -> list[dict[str, Any]]:
         message = "bids-validator-deno is not installed; use --skip-bids-validation."
         raise UnavailableError(message)
     environment = os.environ | {"DENO_DIR": str(cache), "DENO_NO_UPDATE_CHECK": "1"}
-    answer = subprocess.run(
-        [program, "--json", str(dataset)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+    command = [program, "--json", str(dataset)]
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, env=environment, check=False
+        )
+    except OSError as error:
+        message = f"{program} cannot be run ({error.strerror}); use --skip-bids-validation."
+        raise UnavailableError(message) from error
     try:
         issues: list[dict[str, Any]] = json.loads(answer.stdout)["issues"]["issues"]
     except (ValueError, KeyError, TypeError) as error:

@@ -7,14 +7,21 @@ import argparse
 import os
 import re
 import tempfile
+from collections.abc import Callable
+from math import inf
 from pathlib import Path
+from typing import TypeVar
 
 from bids_lesion_xai import __version__
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.explain.catalogue import AGGREGATIONS
 from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE
 
+_N = TypeVar("_N", int, float)
+
 _DEFAULT_MIN_VOLUME_MM3 = 6.0
+# In the order in which they run: the group level reads what the participant level writes.
+_LEVELS = ("participant", "group")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -31,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "analysis_level",
         nargs="+",
-        choices=("participant", "group"),
+        choices=_LEVELS,
         help="what to do: every participant, the group tables and report, or both",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -162,7 +169,7 @@ def parse(argv: list[str] | None = None) -> RunConfig:
     return RunConfig(
         bids_dir=bids_dir,
         output_dir=output_dir,
-        levels=tuple(dict.fromkeys(options.analysis_level)),
+        levels=tuple(level for level in _LEVELS if level in options.analysis_level),
         work_dir=work_dir,
         model=options.model.resolve(),
         participants=_labels(options.participant_label, "sub-"),
@@ -187,25 +194,24 @@ def _labels(given: list[str], prefix: str) -> tuple[str, ...]:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        message = f"{text}: a number of at least 1 is expected"
-        raise argparse.ArgumentTypeError(message)
-    return number
+    return _number(int, text, lambda number: number >= 1, "a whole number of at least 1")
 
 
 def _not_negative(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        message = f"{text}: a number of at least 0 is expected"
-        raise argparse.ArgumentTypeError(message)
-    return number
+    return _number(float, text, lambda number: 0 <= number < inf, "a number of at least 0")
 
 
 def _fraction(text: str) -> float:
-    number = float(text)
-    if not 0 < number < 1:
-        message = f"{text}: a probability between 0 and 1 is expected"
+    return _number(float, text, lambda number: 0 < number < 1, "a probability between 0 and 1")
+
+
+def _number(kind: type[_N], text: str, accept: Callable[[_N], bool], expected: str) -> _N:
+    try:
+        number = kind(text)
+    except ValueError:
+        number = None
+    if number is None or not accept(number):
+        message = f"{text}: {expected} is expected"
         raise argparse.ArgumentTypeError(message)
     return number
 

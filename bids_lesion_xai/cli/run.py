@@ -11,7 +11,7 @@ from types import FrameType
 
 from bids_lesion_xai.cli.parser import parse
 from bids_lesion_xai.config import RunConfig
-from bids_lesion_xai.errors import LesionXaiError, OutputError
+from bids_lesion_xai.errors import INPUT_OUTPUT_ERROR, LesionXaiError, NotFoundError, OutputError
 
 log = logging.getLogger("bids_lesion_xai")
 
@@ -24,11 +24,16 @@ def main(argv: list[str] | None = None) -> int:
     _configure_logging(config.verbosity)
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        _require_input(config)
         _prepare_folders(config)
         return max(_run_level(level, config) for level in config.levels)
     except LesionXaiError as error:
         log.error("%s", error)
         return error.exit_code
+    except OSError as error:
+        # Of a visit, these are contained; this one concerns the whole run, e.g. a full disk.
+        log.error("%s", error)
+        return INPUT_OUTPUT_ERROR
     except KeyboardInterrupt:
         log.error("interrupted; visits that are complete stay in the output folder")
         return _INTERRUPTED
@@ -61,6 +66,20 @@ def _configure_logging(verbosity: int) -> None:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
+
+
+def _require_input(config: RunConfig) -> None:
+    """Check that there is an input folder.
+
+    Raises
+    ------
+    NotFoundError
+        There is none.
+    """
+    if not config.bids_dir.is_dir():
+        problem = "is not a folder" if config.bids_dir.exists() else "does not exist"
+        message = f"BIDS_DIR {config.bids_dir} {problem}; name the root folder of a BIDS dataset."
+        raise NotFoundError(message)
 
 
 def _prepare_folders(config: RunConfig) -> None:

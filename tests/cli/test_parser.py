@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What command lines mean, which ones are refused, and that asking costs nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bids_lesion_xai import __version__
+from bids_lesion_xai.cli.parser import parse
+from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE
+
+ROOT = Path(__file__).parents[2]
+
+
+def config(*options: str) -> RunConfig:
+    return parse(["bids", "out", "participant", *options])
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """Return the message that a refused command line ends with."""
+    with pytest.raises(SystemExit) as caught:
+        parse(list(argv))
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err.splitlines()[-1]
+
+
+def test_defaults() -> None:
+    defaults = config()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert defaults == RunConfig(
+        bids_dir=Path("bids").resolve(),
+        output_dir=Path("out").resolve(),
+        levels=("participant",),
+        work_dir=defaults.work_dir,
+        model=DEFAULT_BUNDLE.resolve(),
+        participants=(),
+        sessions=(),
+        threshold=None,
+        min_lesion_volume_mm3=6.0,
+        skull_strip="auto",
+        aggregation="mean",
+        n_samples=50,
+        noise_level=0.05,
+        random_seed=0,
+        device="auto",
+        n_procs=cores or 1,
+        omp_n_threads=min(cores or 1, 8),
+        validate=True,
+        verbosity=0,
+    )
+    assert str(os.getuid()) in defaults.work_dir.name
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "value"),
+    [
+        (["--threshold", "0.3"], "threshold", 0.3),
+        (["--min-lesion-volume", "0"], "min_lesion_volume_mm3", 0),
+        (["--skull-strip", "skip"], "skull_strip", "skip"),
+        (["--aggregation", "max"], "aggregation", "max"),
+        (["--n-samples", "1"], "n_samples", 1),
+        (["--noise-level", "0"], "noise_level", 0),
+        (["--random-seed", "-3"], "random_seed", -3),
+        (["--random-seed", str(2**80)], "random_seed", 2**80),
+        (["--device", "cuda"], "device", "cuda"),
+        (["--device", "cuda:12"], "device", "cuda:12"),
+        (["--model", "."], "model", Path.cwd()),
+        (["-v"], "verbosity", 1),
+        (["-vv"], "verbosity", 2),
+        (["--verbose", "--verbose"], "verbosity", 2),
+    ],
+)
+def test_options_get_to_the_configuration(options: list[str], field: str, value: object) -> None:
+    assert getattr(config(*options), field) == value
+
+
+def test_labels_lose_their_prefix_and_are_taken_once() -> None:
+    given = config(
+        *("--participant-label", "sub-01", "02", "01", "sub-subx"),
+        *("--session-label", "ses-1", "1", "ses-ses"),
+    )
+    assert given.participants == ("01", "02", "subx")
+    assert given.sessions == ("1", "ses")
+    other = config("--participant-label", "ses-1", "--session-label", "sub-1")
+    assert (other.participants, other.sessions) == (("ses-1",), ("sub-1",))
+
+
+@pytest.mark.parametrize(
+    ("spellings", "value", "field", "expected"),
+    [
+        (["--participant-label", "--participant_label"], ["sub-7"], "participants", ("7",)),
+        (["--session-label", "--session_label"], ["7"], "sessions", ("7",)),
+        (["--skip-bids-validation", "--skip_bids_validation"], [], "validate", False),
+        (["-w", "--work-dir", "--work_dir"], ["/scratch"], "work_dir", Path("/scratch")),
+        (["--nprocs", "--nthreads", "--n_cpus", "--n-cpus"], ["77"], "n_procs", 77),
+        (["--nprocs 9 --omp-nthreads", "--nprocs 9 --omp_nthreads"], ["9"], "omp_n_threads", 9),
+    ],
+)
+def test_every_spelling_means_the_same(
+    spellings: list[str], value: list[str], field: str, expected: Any
+) -> None:
+    assert getattr(config(), field) != expected
+    for spelling in spellings:
+        assert getattr(config(*spelling.split(), *value), field) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("participant", ("participant",)),
+        ("group", ("group",)),
+        ("participant group", ("participant", "group")),
+        ("group participant", ("participant", "group")),
+        ("group group", ("group",)),
+        ("group participant group participant", ("participant", "group")),
+    ],
+)
+def test_levels_run_once_and_the_group_last(given: str, expected: tuple[str, ...]) -> None:
+    assert parse(["bids", "out", *given.split()]).levels == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("--nprocs 4 --omp-nthreads 2", (4, 2)),
+        ("--nprocs 4 --omp-nthreads 9", (4, 4)),
+        ("--nprocs 4", (4, 4)),
+        ("--nprocs 64", (64, 8)),
+        ("--nprocs 64 --omp-nthreads 32", (64, 32)),
+    ],
+)
+def test_one_process_never_uses_more_cores_than_there_are(
+    options: str, expected: tuple[int, int]
+) -> None:
+    given = config(*options.split())
+    assert (given.n_procs, given.omp_n_threads) == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--threshold", value) for value in ("0", "1", "2", "-0.5", "nan", "half")),
+        *(("--n-samples", value) for value in ("0", "-1", "1.5", "many")),
+        *(("--noise-level", value) for value in ("-1", "inf", "nan", "x")),
+        *(("--min-lesion-volume", value) for value in ("-1", "inf", "nan", "x")),
+        *(("--device", value) for value in ("tpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "")),
+        *(("--aggregation", value) for value in ("foo", "Mean")),
+        ("--skull-strip", "maybe"),
+        ("--random-seed", "x"),
+        *(("--nprocs", value) for value in ("0", "-2", "all")),
+        *(("--omp-nthreads", value) for value in ("0", "two")),
+    ],
+)
+def test_a_bad_value_is_refused_with_the_name_of_its_option(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refusal(capsys, "bids", "out", "participant", option, value)
+    assert option in message
+    assert value in message
+    assert "expected" in message or "invalid choice" in message or "invalid int" in message
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ("", "bids_dir"),
+        ("bids", "output_dir"),
+        ("bids out", "analysis_level"),
+        ("bids out session", "'session'"),
+        ("bids out participant --no-such-option", "--no-such-option"),
+        ("bids out participant --participant-label", "--participant-label"),
+        ("bids out participant --model", "--model"),
+    ],
+)
+def test_an_incomplete_command_line_is_refused(
+    argv: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in refusal(capsys, *argv.split())
+
+
+@pytest.mark.parametrize("output", ["bids", "bids/", "other/../bids", "link"])
+def test_the_input_is_not_the_output(
+    output: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bids").mkdir()
+    (tmp_path / "link").symlink_to("bids")
+    assert "OUTPUT_DIR is BIDS_DIR" in refusal(capsys, "bids", output, "participant")
+
+
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        ("bids", "BIDS_DIR"),
+        ("bids/code/work", "BIDS_DIR"),
+        ("out/../bids/work", "BIDS_DIR"),
+        ("out", "OUTPUT_DIR"),
+        ("out/sub/work", "OUTPUT_DIR"),
+        ("bids/derivatives", "BIDS_DIR"),
+    ],
+)
+def test_the_work_folder_is_not_inside_input_or_output(
+    work: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refusal(capsys, "bids", "out", "participant", "--work-dir", work)
+    assert "--work-dir" in message
+    assert f"inside {words}" in message
+
+
+def test_folders_beside_the_input_or_around_it_are_fine() -> None:
+    given = parse(["bids", "bids/derivatives/app", "participant", "-w", "bids-work"])
+    assert given.work_dir == Path("bids-work").resolve()
+    assert given.output_dir == Path("bids/derivatives/app").resolve()
+    assert parse(["all/bids", "all/out", "group", "-w", "all"]).work_dir == Path("all").resolve()
+
+
+PROGRAM = """
+import sys
+from bids_lesion_xai.cli.run import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    heavy = "torch monai ants nipype nibabel pandas bids numpy scipy matplotlib nilearn deepbet"
+    print("code", end.code or 0, *(name for name in heavy.split() if name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        ("--help", 0, "--participant-label"),
+        ("--version", 0, f"bids-lesion-xai {__version__}"),
+        ("bids out participant --threshold 2", 2, "--threshold"),
+        ("", 2, "bids_dir"),
+    ],
+)
+def test_asking_for_help_or_a_wrong_command_line_imports_nothing_heavy(
+    argv: str, code: int, words: str, tmp_path: Path
+) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *argv.split()],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    assert answer.stdout.splitlines()[-1] == f"code {code}"
+    assert words in answer.stdout + answer.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_py_works_from_any_folder_without_any_package_installed(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    answer = subprocess.run(
+        [sys.executable, "-S", ROOT / "run.py", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+    )
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.startswith("usage: ")

@@ -1,0 +1,460 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a run ends: its exit code, and one message instead of a traceback."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+from bids_lesion_xai.bids.dataset import VisitInputs
+from bids_lesion_xai.bids.store import Store
+from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.cli import participant, run
+from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.errors import DataError
+from bids_lesion_xai.models.bundle import Bundle
+from bids_lesion_xai.workflows.execute import Failure
+
+ROOT = Path(__file__).parents[2]
+CACHES = ("MPLCONFIGDIR", "XDG_CACHE_HOME", "TORCH_HOME", "NIPYPE_CONFIG_DIR")
+LEVELS = ("participant", "group", "participant group")
+Run = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def process_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a run does to its own process."""
+    for variable in CACHES:
+        monkeypatch.setenv(variable, str(tmp_path / "cache"))
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def bids(tmp_path: Path) -> Path:
+    """Return a dataset in which sub-02_ses-2 and sub-03 lack an image."""
+    root = tmp_path / "bids"
+    image = nb.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4))
+    names = {
+        "sub-01/ses-1": ("FLAIR", "T1w", "ce-gad_T1w"),
+        "sub-02/ses-1": ("FLAIR", "T1w"),
+        "sub-02/ses-2": ("FLAIR",),
+        "sub-03/ses-1": ("T1w",),
+    }
+    for folder, suffixes in names.items():
+        anat = root / folder / "anat"
+        anat.mkdir(parents=True)
+        for suffix in suffixes:
+            nb.save(image, anat / f"{folder.replace('/', '_')}_{suffix}.nii.gz")
+    return root
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def start(bids: Path, out: Path, tmp_path: Path) -> Run:
+    """Return the app, on the dataset and the output folder unless others are named."""
+
+    def main(
+        level: str = "participant",
+        *options: str | Path,
+        input_dir: Path = bids,
+        output_dir: Path = out,
+        work_dir: Path = tmp_path / "work",
+    ) -> int:
+        folders = (input_dir, output_dir, *level.split(), "--work-dir", work_dir)
+        argv = (*folders, "--skip-bids-validation", *options)
+        return run.main([str(argument) for argument in argv])
+
+    return main
+
+
+@pytest.fixture
+def processed(monkeypatch: pytest.MonkeyPatch) -> list[Visit]:
+    """Return the visits that get as far as the pipeline; all of them succeed."""
+    visits: list[Visit] = []
+
+    def run_visits(inputs: Sequence[VisitInputs], _: RunConfig, __: Bundle) -> list[Failure]:
+        visits.extend(one.visit for one in inputs)
+        return []
+
+    monkeypatch.setattr(participant, "run_visits", run_visits)
+    monkeypatch.setattr(participant, "write_report", lambda store, visit: store.root / visit.name)
+    return visits
+
+
+def told(caplog: pytest.LogCaptureFixture, level: int = logging.ERROR) -> list[str]:
+    """Return the messages of a level; each is one line and shows no traceback."""
+    records = [record for record in caplog.records if record.levelno == level]
+    messages = [record.getMessage() for record in records]
+    assert not any(record.exc_info for record in caplog.records)
+    assert not any("\n" in message for message in messages)
+    return messages
+
+
+def run_log(out: Path) -> dict[str, Any]:
+    (path,) = out.glob("logs/run-*.json")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+# Nothing to work on
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", ["nothing", "a file", "a broken link"])
+def test_a_missing_input_folder_ends_with_66(
+    kind: str, level: str, start: Run, out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "input"
+    if kind == "a file":
+        path.write_text("sub-01")
+    elif kind == "a broken link":
+        path.symlink_to("not-there")
+    assert start(level, input_dir=path) == 66
+    (message,) = told(caplog)
+    assert str(path.resolve()) in message
+    assert ("is not a folder" if kind == "a file" else "does not exist") in message
+    assert not out.exists()
+
+
+def test_the_process_itself_ends_with_66_and_one_line(tmp_path: Path) -> None:
+    answer = subprocess.run(
+        [sys.executable, ROOT / "run.py", "input", "out", "participant", "-w", "work"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    (line,) = (answer.stdout + answer.stderr).splitlines()
+    assert answer.returncode == 66
+    assert str(tmp_path / "input") in line
+
+
+def test_a_dataset_without_participants_ends_with_65(
+    start: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert start(input_dir=tmp_path / "empty") == 65
+    assert [str(tmp_path / "empty") in message for message in told(caplog)] == [True]
+
+
+def test_no_usable_visit_ends_with_65_and_says_why(
+    start: Run, bids: Path, out: Path, processed: list[Visit], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert start("participant group", "--participant-label", "03") == 65
+    assert [str(bids) in message for message in told(caplog)] == [True]
+    (warning,) = told(caplog, logging.WARNING)
+    assert warning == "skipped sub-03_ses-1: no usable FLAIR found."
+    assert processed == []
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "label", "known"),
+    [("--participant-label", "04", "sub-03"), ("--session-label", "3", "ses-2")],
+)
+def test_an_unknown_label_ends_with_66(
+    option: str, label: str, known: str, start: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert start("participant", option, label) == 66
+    (message,) = told(caplog)
+    assert f"{option} {label}" in message
+    assert known in message
+
+
+@pytest.mark.parametrize("level", ["group", "group participant"])
+def test_the_group_level_on_an_empty_output_folder_ends_with_65(
+    level: str, start: Run, processed: list[Visit], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert start(level) == 65
+    assert "participant level first" in told(caplog)[-1]
+    assert (processed == []) is (level == "group")
+
+
+# Nowhere to write, nothing to compute with
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("folder", ["output_dir", "work_dir"])
+@pytest.mark.parametrize("below", ["", "sub/folder"])
+def test_a_folder_that_cannot_be_made_ends_with_73(
+    level: str,
+    folder: str,
+    below: str,
+    start: Run,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("in the way")
+    assert start(level, **{folder: path / below}) == 73
+    assert [str(path) in message for message in told(caplog)] == [True]
+
+
+def test_a_folder_without_the_right_to_write_ends_with_73(
+    start: Run, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    assert start() == 73
+    assert [str(out) in message for message in told(caplog)] == [True]
+
+
+@pytest.mark.parametrize("kind", ["nothing", "an empty folder", "a file"])
+def test_a_missing_model_ends_with_69(
+    kind: str, start: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "model"
+    if kind == "a file":
+        path.write_text("weights")
+    elif kind == "an empty folder":
+        path.mkdir()
+    assert start("participant group", "--model", path) == 69
+    assert [str(path) in message for message in told(caplog)] == [True]
+
+
+def test_a_missing_device_ends_with_69(start: Run, caplog: pytest.LogCaptureFixture) -> None:
+    assert start("participant", "--device", "cuda:99") == 69
+    assert ["--device cuda:99" in message for message in told(caplog)] == [True]
+
+
+# Some visits
+
+
+def test_skipped_visits_that_nobody_named_do_not_matter(
+    start: Run, out: Path, processed: list[Visit], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert start() == 0
+    assert processed == [Visit("01", "1"), Visit("02", "1")]
+    assert told(caplog) == []
+    assert len(told(caplog, logging.WARNING)) == 2
+    log = run_log(out)
+    assert log["Skipped"] == [
+        {"Visit": "sub-02_ses-2", "Reason": "sub-02_ses-2: no usable T1w found."},
+        {"Visit": "sub-03_ses-1", "Reason": "sub-03_ses-1: no usable FLAIR found."},
+    ]
+    assert log["Visits"] == [
+        {
+            "Visit": "sub-01_ses-1",
+            "FLAIR": "bids:raw:sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz",
+            "T1w": "bids:raw:sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz",
+            "NotTaken": ["sub-01_ses-1_ce-gad_T1w.nii.gz (contrast agent)"],
+            "Status": "done",
+            "Reason": "",
+        },
+        {
+            "Visit": "sub-02_ses-1",
+            "FLAIR": "bids:raw:sub-02/ses-1/anat/sub-02_ses-1_FLAIR.nii.gz",
+            "T1w": "bids:raw:sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz",
+            "NotTaken": [],
+            "Status": "done",
+            "Reason": "",
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "skipped"),
+    [
+        ("--session-label 1", ["sub-03_ses-1"]),
+        ("--session-label 1 2", ["sub-02_ses-2", "sub-03_ses-1"]),
+        ("--participant-label sub-01 02 --session-label ses-1 ses-2", ["sub-02_ses-2"]),
+        ("--participant-label 01 03", ["sub-03_ses-1"]),
+        ("--participant-label 01 02", []),
+        ("--participant-label 01 02 --session-label 1", []),
+    ],
+)
+def test_a_skipped_visit_that_was_named_ends_with_1(
+    options: str,
+    skipped: list[str],
+    start: Run,
+    processed: list[Visit],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert start("participant", *options.split()) == (1 if skipped else 0)
+    assert Visit("01", "1") in processed
+    messages = told(caplog)
+    assert len(messages) == len(skipped)
+    assert all(name in message for name, message in zip(skipped, messages, strict=True))
+
+
+def test_a_visit_that_fails_ends_with_1_and_leaves_its_crash_log(
+    start: Run,
+    out: Path,
+    processed: list[Visit],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failure = Failure(Visit("01", "1"), "images do not overlap", "Node: the whole story")
+    reported: list[Visit] = []
+    monkeypatch.setattr(participant, "run_visits", lambda *_: [failure])
+    monkeypatch.setattr(participant, "write_report", lambda _, visit: reported.append(visit))
+    assert start() == 1
+    assert reported == [Visit("02", "1")]
+    assert "sub-01_ses-1: images do not overlap" in told(caplog)[0]
+    (crash,) = out.glob("logs/*crash*")
+    assert "sub-01_ses-1" in crash.name
+    assert crash.read_text(encoding="utf-8") == "Node: the whole story"
+    states = [(one["Visit"], one["Status"], one["Reason"]) for one in run_log(out)["Visits"]]
+    assert states == [
+        ("sub-01_ses-1", "failed", "images do not overlap"),
+        ("sub-02_ses-1", "done", ""),
+    ]
+
+
+@pytest.mark.parametrize("error", [DataError("no table"), OSError(28, "full"), ValueError("odd")])
+def test_a_report_that_fails_ends_with_1_and_the_others_are_written(
+    error: Exception,
+    start: Run,
+    out: Path,
+    processed: list[Visit],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    written: list[Visit] = []
+
+    def write_report(store: Store, visit: Visit) -> Path:
+        if visit.participant == "01":
+            raise error
+        written.append(visit)
+        return store.root / visit.name
+
+    monkeypatch.setattr(participant, "write_report", write_report)
+    assert start() == 1
+    assert written == [Visit("02", "1")]
+    assert "sub-01_ses-1" in told(caplog)[0]
+    assert str(error) in told(caplog)[0]
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1)])
+def test_the_group_level_runs_last_and_the_worse_exit_code_stays(
+    codes: tuple[int, int], start: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def run_level(level: str, _: RunConfig) -> int:
+        ran.append(level)
+        return dict(zip(("participant", "group"), codes, strict=True))[level]
+
+    monkeypatch.setattr(run, "_run_level", run_level)
+    assert start("group participant") == max(codes)
+    assert ran == ["participant", "group"]
+
+
+def test_the_dataset_files_of_the_output_are_written(
+    start: Run, bids: Path, out: Path, processed: list[Visit]
+) -> None:
+    (bids / "dataset_description.json").write_text('{"Name": "phantoms", "License": "CC0"}')
+    before = sorted(bids.rglob("*"))
+    assert start() == 0
+    description = json.loads((out / "dataset_description.json").read_text(encoding="utf-8"))
+    assert "phantoms" in description["Name"]
+    assert description["License"] == "CC0"
+    for name in ("README.md", ".bidsignore", "logs/CITATION.md", "logs/CITATION.bib"):
+        assert (out / name).stat().st_size > 0
+    readme = (out / "README.md").read_text(encoding="utf-8")
+    assert "VERSION" not in readme
+    assert "group_lesions.tsv" in readme
+    assert sorted(bids.rglob("*")) == before
+
+
+# Around the run
+
+
+def test_an_interrupt_ends_with_130(
+    start: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupt(_: str, __: RunConfig) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "_run_level", interrupt)
+    assert start() == 130
+    assert len(told(caplog)) == 1
+
+
+def test_a_full_disk_ends_with_74_and_one_line(
+    start: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fill(_: str, __: RunConfig) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "work/x")
+
+    monkeypatch.setattr(run, "_run_level", fill)
+    assert start() == 74
+    (message,) = told(caplog)
+    assert "No space left on device" in message
+    assert "work/x" in message
+
+
+def test_being_terminated_ends_with_143(start: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_run_level", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with pytest.raises(SystemExit) as caught:
+        start()
+    assert caught.value.code == 143
+
+
+def test_caches_lie_in_the_work_folder_unless_named(
+    start: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in CACHES[1:]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setattr(run, "_run_level", lambda *_: 0)
+    assert start() == 0
+    assert os.environ[CACHES[0]] == str(tmp_path / "cache")
+    assert {os.environ[name] for name in CACHES[1:]} == {str(tmp_path / "work" / "cache")}
+
+
+@pytest.mark.parametrize("kind", ["missing", "broken"])
+def test_a_validator_that_does_not_run_stops_nothing(
+    kind: str,
+    bids: Path,
+    out: Path,
+    tmp_path: Path,
+    processed: list[Visit],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    program = tmp_path / "validator"
+    program.write_bytes(b"\x7fELF of another machine")
+    program.chmod(0o755)
+    answer = str(program) if kind == "broken" else None
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: answer)
+    options = (bids, out, "participant", "--work-dir", tmp_path / "work")
+    assert run.main([str(option) for option in options]) == 0
+    assert any("not validated" in message for message in told(caplog, logging.WARNING))
+    assert len(processed) == 2
+
+
+def test_what_the_validator_finds_is_told_and_stops_nothing(
+    bids: Path,
+    out: Path,
+    tmp_path: Path,
+    processed: list[Visit],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    issues = [{"code": "EMPTY_FILE", "severity": "error", "location": "/sub-01/x.nii.gz"}] * 30
+    issues += [{"code": "NO_AUTHORS", "severity": "warning"}]
+    monkeypatch.setattr(participant, "validate", lambda *_: issues)
+    options = (bids, out, "participant", "--work-dir", tmp_path / "work")
+    assert run.main([str(option) for option in options]) == 0
+    messages = told(caplog, logging.WARNING)
+    assert 0 < sum("EMPTY_FILE in /sub-01/x.nii.gz" in message for message in messages) < 30
+    assert not any("NO_AUTHORS" in message for message in messages)
