@@ -108,8 +108,11 @@ class Store:
             self.root / visit.folder / "anat",
             self.path("overview_figure", visit).parent,
         ):
-            for path in folder.glob(f"{visit.name}_*"):
-                path.unlink()
+            # Those that begin with a dot were being written when a run was killed.
+            for path in (*folder.glob(f"{visit.name}_*"), *folder.glob(f".{visit.name}_*")):
+                # Figures of a visit without session lie beside those of sessions.
+                if visit.session or not path.name.lstrip(".").startswith(f"{visit.name}_ses-"):
+                    path.unlink()
 
     def visits(self) -> list[Visit]:
         """Return the visits that are complete, in order."""

@@ -32,6 +32,16 @@ class Visit:
         """The visit as it stands at the start of file names, e.g. ``sub-01_ses-02``."""
         return "_".join(f"{key}-{value}" for key, value in self.entities.items())
 
+    @classmethod
+    def parse(cls, name: str) -> Visit:
+        """Return the visit that is called `name`, e.g. ``sub-01_ses-02``.
+
+        >>> Visit.parse("sub-01_ses-02")
+        Visit(participant='01', session='02')
+        """
+        entities = dict(pair.split("-") for pair in name.split("_"))
+        return cls(entities["sub"], entities.get("ses", ""))
+
     @property
     def folder(self) -> Path:
         """The visit's folder relative to the dataset, e.g. ``sub-01/ses-02``."""

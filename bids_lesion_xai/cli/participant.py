@@ -22,7 +22,6 @@ from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.errors import SOME_VISITS_FAILED, DataError, LesionXaiError
 from bids_lesion_xai.models.bundle import read_bundle
 from bids_lesion_xai.models.network import choose_device
-from bids_lesion_xai.reports.participant import write_report
 from bids_lesion_xai.workflows.execute import Failure, run_visits
 
 log = logging.getLogger(__name__)
@@ -53,8 +52,6 @@ def run_participants(config: RunConfig) -> int:
     _write_dataset_files(store, config)
     log.info("%d visits on %s, %d cores", len(visits), config.device, config.n_procs)
     failures = run_visits(visits, config, bundle)
-    failed = {failure.visit for failure in failures}
-    failures += _write_reports(store, [i.visit for i in visits if i.visit not in failed])
     named = [skip for skip in skipped if _asked_for_by_name(skip, visits, config)]
     _write_log(store, config, visits, skipped, failures)
     _tell_result(store, visits, named, failures, time.monotonic() - started)
@@ -112,17 +109,6 @@ def _write_dataset_files(store: Store, config: RunConfig) -> None:
     for name in ("CITATION.md", "CITATION.bib"):
         citation = readme.with_name(name).read_text(encoding="utf-8")
         store.write_text(f"logs/{name}", citation)
-
-
-def _write_reports(store: Store, visits: Sequence[Visit]) -> list[Failure]:
-    """Write the report of every visit, and return the visits whose report failed."""
-    failures = []
-    for visit in visits:
-        try:
-            log.info("wrote %s", write_report(store, visit))
-        except (LesionXaiError, OSError, ValueError) as error:
-            failures.append(Failure(visit, f"its report cannot be made: {error}", ""))
-    return failures
 
 
 def _write_log(

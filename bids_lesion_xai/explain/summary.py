@@ -21,12 +21,15 @@ CHANNELS = ("flair", "t1w")
 def distance_mm(lesion: NDArray[np.bool_], spacing_mm: Sequence[float]) -> NDArray[np.float64]:
     """Return the Euclidean distance of every voxel centre to the nearest voxel of the lesion.
 
+    It is rounded to a tenth of a micrometre: an affine that was stored as float32 puts the
+    neighbours along one axis a hair closer than 1 mm, and those along another a hair further.
+
     Parameters
     ----------
     lesion : bool array, shape (X, Y, Z)
     spacing_mm : sequence of float
     """
-    return np.asarray(ndimage.distance_transform_edt(~lesion, sampling=spacing_mm))
+    return np.asarray(ndimage.distance_transform_edt(~lesion, sampling=spacing_mm)).round(4)
 
 
 def channel_numbers(

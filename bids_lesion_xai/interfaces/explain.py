@@ -133,9 +133,11 @@ class Explain(SimpleInterface):
 
     def _tell(self, done: int, total: int, seconds: float) -> None:
         """Log the progress about every tenth of the lesions, with the time left."""
-        if done % max(1, total // 10) == 0 or done == total:
-            minutes_left = seconds / done * (total - done) / 60
+        visit = self.inputs.visit
+        if done == total:
+            log.info("%s: %d lesions explained in %.1f min", visit, total, seconds / 60)
+        elif done % max(1, total // 10) == 0:
+            left = seconds / done * (total - done) / 60
             log.info(
-                "%s: %d of %d lesions explained, about %.1f min left",
-                *(self.inputs.visit, done, total, minutes_left),
+                "%s: %d of %d lesions explained, about %.1f min left", visit, done, total, left
             )

@@ -10,19 +10,22 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from traceback import format_exc
 
 from bids_lesion_xai.bids.dataset import VisitInputs
-from bids_lesion_xai.bids.store import Store
+from bids_lesion_xai.bids.store import LAST_KEY, Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.models.bundle import Bundle
+from bids_lesion_xai.workflows.names import visit_name
 
 log = logging.getLogger(__name__)
 
 _NO_RESULT = "stopped without a message; out of memory is a common reason"
-# The last line of a traceback that names an exception of this package, or any other.
-_OWN_ERROR = re.compile(r"^\s*bids_lesion_xai\.errors\.\w+: (.+)$", re.MULTILINE)
+# What a traceback says of an exception of this package, up to an empty line, or of any other.
+_OWN_ERROR = re.compile(
+    r"^\s*bids_lesion_xai\.errors\.\w+: (.+?)\s*(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL
+)
 _ANY_ERROR = re.compile(r"^\s*([\w.]*(?:Error|Exception|Interrupt)\w*(?:: .+)?)$", re.MULTILINE)
 
 
@@ -59,6 +62,7 @@ def run_visits(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle)
     from nipype import config as nipype_config
 
     from bids_lesion_xai.workflows.participant import init_run_wf
+    from bids_lesion_xai.workflows.workers import WorkersPlugin
 
     crash_dir = config.work_dir / f"crash-{uuid.uuid4().hex}"
     crash_dir.mkdir(parents=True)
@@ -84,41 +88,45 @@ def run_visits(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle)
     from nipype import logging as nipype_logging
 
     nipype_logging.update_logging(nipype_config)
-    try:
-        init_run_wf(visits, config, bundle).run(**_plugin(config))
-    except Exception as error:
-        log.debug("nipype: %s", error)
-    crashes = _read_crashes(crash_dir)
+    # Its messages go on to the app's own handler; nipype's would say them a second time.
+    logging.getLogger("nipype").handlers.clear()
     store = Store(config.output_dir)
-    complete = set(store.visits())
+    before = {inputs.visit: _completed_ns(store, inputs.visit) for inputs in visits}
+    problem = ""
+    try:
+        init_run_wf(visits, config, bundle).run(plugin=WorkersPlugin(config.n_procs))
+    except Exception:
+        # Either a node failed, and left its own crash file, or nothing could run at all.
+        problem = format_exc()
+        log.debug("nipype: %s", problem)
+    crashes = _read_crashes(crash_dir)
+    silent = (_NO_RESULT, "") if crashes else (_reason(problem), problem)
     return [
-        Failure(inputs.visit, *crashes.get(inputs.visit.name, (_NO_RESULT, "")))
+        Failure(inputs.visit, *crashes.get(inputs.visit.name, silent))
         for inputs in visits
-        if inputs.visit.name in crashes or inputs.visit not in complete
+        if inputs.visit.name in crashes
+        or _completed_ns(store, inputs.visit) in (None, before[inputs.visit])
     ]
 
 
-def _plugin(config: RunConfig) -> dict[str, Any]:
-    if config.n_procs == 1:
-        return {"plugin": "Linear"}
-    return {
-        "plugin": "MultiProc",
-        "plugin_args": {"n_procs": config.n_procs, "raise_insufficient": False},
-    }
+def _completed_ns(store: Store, visit: Visit) -> int | None:
+    """Return the time at which a visit was completed; None if it is not complete."""
+    mark = store.path(LAST_KEY, visit)
+    return mark.stat().st_mtime_ns if mark.exists() else None
 
 
 def _read_crashes(crash_dir: Path) -> dict[str, tuple[str, str]]:
-    """Return reason and log of each visit that crashed, by the name of the visit."""
-    crashes = {}
+    """Return reason and log of the first crash of each visit, by the name of the visit."""
+    crashes: dict[str, tuple[str, str]] = {}
     for path in sorted(crash_dir.glob("crash*.txt")):
         text = path.read_text(encoding="utf-8", errors="replace")
-        own, others = _OWN_ERROR.findall(text), _ANY_ERROR.findall(text)
-        reason = (own or others or [_NO_RESULT])[-1]
-        crashes[_visit_of(text)] = (reason, text)
+        # The first line is: Node: RUN_wf.sub_01_ses_02_wf.NODE
+        visit = visit_name(text.partition("\n")[0])
+        crashes.setdefault(visit, (_reason(text).removeprefix(f"{visit}: "), text))
     return crashes
 
 
-def _visit_of(crash: str) -> str:
-    """Return the name of the visit from the first line, ``Node: RUN_wf.sub_01_ses_02_wf.NODE``."""
-    workflow = crash.partition("\n")[0].split(".")[1].removesuffix("_wf")
-    return re.sub(r"(sub|ses)_", r"\1-", workflow)
+def _reason(text: str) -> str:
+    """Return, on one line, what the last error in a traceback says."""
+    own, others = _OWN_ERROR.findall(text), _ANY_ERROR.findall(text)
+    return " ".join((own or others or [_NO_RESULT])[-1].split())

@@ -14,14 +14,11 @@ from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.interfaces.explain import Explain
 from bids_lesion_xai.interfaces.preprocess import ResampleMask
 from bids_lesion_xai.interfaces.publish import Publish
+from bids_lesion_xai.interfaces.report import Report
 from bids_lesion_xai.interfaces.segment import Segment
 from bids_lesion_xai.models.bundle import Bundle
+from bids_lesion_xai.workflows.names import workflow_name
 from bids_lesion_xai.workflows.preprocess import init_preprocess_wf
-
-
-def workflow_name(visit_name: str) -> str:
-    """Return the name of the graph of a visit; nipype takes letters, digits and underscores."""
-    return visit_name.replace("-", "_") + "_wf"
 
 
 def init_run_wf(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle) -> Workflow:
@@ -97,8 +94,9 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
         ),
         name="publish",
     )
+    report = Node(Report(output_dir=str(config.output_dir)), name="report", mem_gb=2)
     # What is in the output folder may have been changed since: it is always written.
-    publish.overwrite = True
+    publish.overwrite = report.overwrite = True
     workflow = Workflow(name=workflow_name(inputs.visit.name))
     out = "outputnode."
     images = [(f"{out}{key}", key) for key in ("flair_file", "t1w_file", "brain_mask_file")]
@@ -141,6 +139,7 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
                     ("facts_file", "explain_facts_file"),
                 ],
             ),
+            (publish, report, [("visit", "visit")]),
         ]
     )
     return workflow

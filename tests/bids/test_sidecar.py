@@ -69,6 +69,20 @@ def test_name_license_and_authors_are_inherited(tmp_path: Path) -> None:
     assert "Funding" not in content
 
 
+@pytest.mark.parametrize(
+    ("authors", "expected"),
+    [
+        (None, "Authors of the source dataset"),
+        ([], "Authors of the source dataset"),
+        ("A, B", "Authors of the source dataset"),
+        (["A"], "A"),
+    ],
+)
+def test_two_authors_are_named_at_least(tmp_path: Path, authors: Any, expected: str) -> None:
+    content = describe(tmp_path, {"Name": "MS 1", "Authors": authors})
+    assert content["Authors"] == [expected, "The bids_lesion_xai developers"]
+
+
 def test_a_dataset_is_linked_by_its_doi(tmp_path: Path) -> None:
     content = describe(tmp_path, {"Name": "MS 1", "DatasetDOI": "doi:10.1/x"})
     assert content["SourceDatasets"] == [{"URL": "doi:10.1/x", "DOI": "doi:10.1/x"}]

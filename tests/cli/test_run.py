@@ -20,11 +20,9 @@ import numpy as np
 import pytest
 
 from bids_lesion_xai.bids.dataset import VisitInputs
-from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.cli import participant, run
 from bids_lesion_xai.config import RunConfig
-from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.models.bundle import Bundle
 from bids_lesion_xai.workflows.execute import Failure
 
@@ -96,7 +94,6 @@ def processed(monkeypatch: pytest.MonkeyPatch) -> list[Visit]:
         return []
 
     monkeypatch.setattr(participant, "run_visits", run_visits)
-    monkeypatch.setattr(participant, "write_report", lambda store, visit: store.root / visit.name)
     return visits
 
 
@@ -303,11 +300,8 @@ def test_a_visit_that_fails_ends_with_1_and_leaves_its_crash_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     failure = Failure(Visit("01", "1"), "images do not overlap", "Node: the whole story")
-    reported: list[Visit] = []
     monkeypatch.setattr(participant, "run_visits", lambda *_: [failure])
-    monkeypatch.setattr(participant, "write_report", lambda _, visit: reported.append(visit))
     assert start() == 1
-    assert reported == [Visit("02", "1")]
     assert "sub-01_ses-1: images do not overlap" in told(caplog)[0]
     (crash,) = out.glob("logs/*crash*")
     assert "sub-01_ses-1" in crash.name
@@ -317,30 +311,6 @@ def test_a_visit_that_fails_ends_with_1_and_leaves_its_crash_log(
         ("sub-01_ses-1", "failed", "images do not overlap"),
         ("sub-02_ses-1", "done", ""),
     ]
-
-
-@pytest.mark.parametrize("error", [DataError("no table"), OSError(28, "full"), ValueError("odd")])
-def test_a_report_that_fails_ends_with_1_and_the_others_are_written(
-    error: Exception,
-    start: Run,
-    out: Path,
-    processed: list[Visit],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    written: list[Visit] = []
-
-    def write_report(store: Store, visit: Visit) -> Path:
-        if visit.participant == "01":
-            raise error
-        written.append(visit)
-        return store.root / visit.name
-
-    monkeypatch.setattr(participant, "write_report", write_report)
-    assert start() == 1
-    assert written == [Visit("02", "1")]
-    assert "sub-01_ses-1" in told(caplog)[0]
-    assert str(error) in told(caplog)[0]
 
 
 @pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1)])

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running nodes side by side, in workers that may die."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+from collections.abc import Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from traceback import format_exception
+from typing import Any
+
+from nipype import config as nipype_config
+from nipype import logging as nipype_logging
+from nipype.pipeline.engine import Node
+from nipype.pipeline.plugins import MultiProcPlugin
+
+from bids_lesion_xai.workflows.names import visit_name
+
+log = logging.getLogger(__name__)
+
+Lines = list[str]
+
+
+class WorkersPlugin(MultiProcPlugin):  # type: ignore[misc]
+    """nipype's scheduler, where a worker that dies takes nothing but its own node with it.
+
+    nipype's own plugins wait forever for a node whose worker was killed (out of memory), and for
+    one that raised before it began (an input is missing). Here every worker is a pool of its own,
+    so that it is known which node it ran, and what came of a node is told as text.
+
+    A visit that was begun first is done first: while one of its nodes waits for cores or memory,
+    no node of a later visit is begun that would take them.
+
+    Workers are spawned, not forked: a fork of a process that has asked for CUDA devices or has
+    run torch in several threads cannot use either.
+
+    Parameters
+    ----------
+    n_procs : int
+    """
+
+    def __init__(self, n_procs: int) -> None:
+        super().__init__({"n_procs": n_procs, "raise_insufficient": False})
+        self._idle: list[ProcessPoolExecutor] = []
+
+    def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
+        """Run every node of `graph`; when interrupted, wait for none of them."""
+        try:
+            super().run(graph, config, updatehash)
+        except (KeyboardInterrupt, SystemExit):
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
+
+    def _sort_jobs(self, jobids: Iterable[int], scheduler: str | None = None) -> list[int]:
+        """Return the jobs that may begin now, those of the visits that came first in front."""
+        names = [visit_name(node.fullname) for node in self.procs]
+        place = {name: index for index, name in enumerate(dict.fromkeys(names))}
+        free_gb, free_procs, _ = self._check_resources(self.pending_tasks)
+        chosen = []
+        for job in sorted(jobids, key=lambda job: (place[names[job]], job)):
+            free_gb -= min(self.procs[job].mem_gb, self.memory_gb)
+            free_procs -= min(self.procs[job].n_procs, self.processors)
+            if free_gb < 0 or free_procs < 0:
+                break
+            chosen.append(job)
+        return chosen
+
+    def _submit_job(self, node: Node, updatehash: bool = False) -> int:
+        step, total = int(self.proc_done.sum()), len(self.proc_done)
+        what = node.name.replace("_", " ")
+        log.info("%s: %s (step %d of %d)", visit_name(node.fullname), what, step, total)
+        self._taskid += 1
+        self._task_obj[self._taskid] = self._submit(node, updatehash)
+        return int(self._taskid)
+
+    def _submit(
+        self, node: Node, updatehash: bool
+    ) -> tuple[ProcessPoolExecutor, Future[Lines | None]]:
+        while self._idle:
+            worker = self._idle.pop()
+            with suppress(BrokenProcessPool):
+                return worker, worker.submit(_run, node, updatehash)
+        worker = ProcessPoolExecutor(
+            1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start,
+            initargs=(_formatters(),),
+        )
+        return worker, worker.submit(_run, node, updatehash)
+
+    def _get_result(self, taskid: int) -> dict[str, Lines | None] | None:
+        """Return the traceback of a node that ended, or None while it runs."""
+        worker, future = self._task_obj[taskid]
+        if not future.done():
+            return None
+        self._idle.append(worker)
+        error = future.exception()
+        return {"result": None, "traceback": format_exception(error) if error else future.result()}
+
+    def _postrun_check(self) -> None:
+        for worker in self._idle:
+            worker.shutdown()
+        super()._postrun_check()
+
+
+def _formatters() -> list[logging.Formatter]:
+    """Return how the main process writes its messages; of other types, none can be sent."""
+    found = [handler.formatter for handler in logging.getLogger().handlers]
+    return [formatter for formatter in found if type(formatter) is logging.Formatter]
+
+
+def _start(formatters: list[logging.Formatter]) -> None:
+    """Let a worker write its messages as the main process does, and leave Ctrl-C to that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for handler in logging.getLogger("nipype").handlers:
+        for formatter in formatters:
+            handler.setFormatter(formatter)
+
+
+def _run(node: Node, updatehash: bool) -> Lines | None:
+    """Run a node with the settings of the main process; return the traceback if it fails."""
+    nipype_config.update_config(node.config)
+    nipype_logging.update_logging(nipype_config)
+    try:
+        node.run(updatehash=updatehash)
+    except BaseException as error:
+        return format_exception(error)
+    return None

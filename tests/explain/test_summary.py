@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers of a saliency map against loops, with distances of every pair of voxels."""
+
+from __future__ import annotations
+
+from math import fsum, isnan, nan, sqrt
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from bids_lesion_xai.bids import derivatives
+from bids_lesion_xai.bids.derivatives import DERIVATIVES
+from bids_lesion_xai.explain.box import Box
+from bids_lesion_xai.explain.smoothgrad import Attribution
+from bids_lesion_xai.explain.summary import (
+    CHANNELS,
+    SHELLS_MM,
+    channel_numbers,
+    channel_share,
+    distance_mm,
+    lesion_numbers,
+    nearest_lesion,
+)
+
+# Shells of 1, 2, 3, 5 and 10 mm all hold voxels, and the last is cut off by the faces.
+SHAPE = (17, 13, 9)
+SPACING_MM = (0.7, 1.1, 2.3)
+# What a shell reaches beyond its lesion, and so beyond a narrow map.
+NARROW, WIDE, FACE, CORNER = 1, 2, 3, 4
+
+
+@pytest.fixture
+def labels() -> NDArray[np.int32]:
+    labels = np.zeros(SHAPE, np.int32)
+    labels[7:10, 5:7, 4] = labels[7, 5, 3:5] = NARROW
+    labels[3, 3, 2] = WIDE
+    labels[5:7, 12, 6:8] = FACE
+    labels[16, 0, 8] = labels[15, 0, 8] = labels[16, 1, 8] = CORNER
+    return labels
+
+
+# Where the map of each lesion lies: its voxels and some, as a network needs them.
+BOXES = {
+    NARROW: Box((6, 5, 3), (11, 8, 6)),
+    WIDE: Box((0, 0, 0), SHAPE),
+    FACE: Box((2, 9, 4), (9, 13, 9)),
+    CORNER: Box((11, 0, 6), (17, 4, 9)),
+}
+
+
+def attribution(lesion: int, labels: NDArray[np.int32], n_samples: int = 5) -> Attribution:
+    """Return a map of random numbers with samples of its mean inside, as SmoothGrad gives them."""
+    generator = torch.Generator().manual_seed(lesion)
+    box = BOXES[lesion]
+    samples = torch.randn(n_samples, 2, *box.shape, generator=generator)
+    error = samples.std(0, correction=min(1, n_samples - 1)) / sqrt(n_samples)
+    inside = torch.from_numpy(labels[box.slices((0, 0, 0))] == lesion)
+    return Attribution(
+        lesion,
+        samples.mean(0),
+        box.start,
+        error if n_samples > 1 else error * nan,
+        samples[:, :, inside].double().mean(2).numpy(),
+    )
+
+
+def distances_by_pairs(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the distance of every voxel to the nearest True one, from all pairs of voxels."""
+    places = np.argwhere(np.ones(SHAPE, bool)) * SPACING_MM
+    lesion = np.argwhere(mask) * SPACING_MM
+    squares = ((places[:, None] - lesion[None]) ** 2).sum(-1)
+    return np.sqrt(squares.min(1)).reshape(SHAPE)
+
+
+def numbers_by_loop(
+    values: NDArray[np.floating],
+    error: NDArray[np.floating],
+    distance: NDArray[np.float64],
+    samples: NDArray[np.float64],
+) -> dict[str, float]:
+    peak, peak_se = 0.0, nan
+    groups: dict[str, list[float]] = {"inside": [], "outside": []}
+    groups |= {f"shell_{outer}mm": [] for outer in (1, 2, 3, 5, 10)}
+    for voxel in np.ndindex(values.shape):
+        value, far = float(values[voxel]), float(distance[voxel])
+        if abs(value) > abs(peak):
+            peak, peak_se = value, float(error[voxel])
+        groups["inside" if far == 0 else "outside"].append(value)
+        for inner, outer in ((0, 1), (1, 2), (2, 3), (3, 5), (5, 10)):
+            if inner < far <= outer:
+                groups[f"shell_{outer}mm"].append(value)
+    mean = fsum(samples) / len(samples)
+    variance = fsum((one - mean) ** 2 for one in samples) / max(len(samples) - 1, 1)
+    return {
+        "peak": peak,
+        "peak_se": peak_se,
+        "mean_inside": fsum(groups["inside"]) / len(groups["inside"]),
+        "mean_inside_se": sqrt(variance / len(samples)) if len(samples) > 1 else nan,
+        **{
+            f"mean_{name}": fsum(group) / len(group) if group else nan
+            for name, group in groups.items()
+            if name.startswith("shell")
+        },
+        **{
+            f"{sign}_{side}": fsum(value for value in groups[side] if value * factor > 0)
+            for side in ("inside", "outside")
+            for sign, factor in (("positive", 1), ("negative", -1))
+        },
+    }
+
+
+def test_distances_are_those_of_all_pairs(labels: NDArray[np.int32]) -> None:
+    for lesion in BOXES:
+        found = distance_mm(labels == lesion, SPACING_MM)
+        np.testing.assert_allclose(
+            found, distances_by_pairs(labels == lesion), rtol=0, atol=5.1e-5
+        )
+
+
+@pytest.mark.parametrize("lesion", BOXES)
+def test_every_number_is_that_of_a_loop_over_the_whole_grid(
+    labels: NDArray[np.int32], lesion: int
+) -> None:
+    of_lesion = attribution(lesion, labels)
+    found = lesion_numbers(of_lesion, labels, SPACING_MM)
+    distance = distances_by_pairs(labels == lesion)
+    # A shell that ends at a voxel's very centre is a matter of rounding.
+    assert np.abs(distance[..., None] - SHELLS_MM).min() > 1e-9
+    values = of_lesion.dense(SHAPE).double().numpy()
+    error = np.zeros((2, *SHAPE))
+    error[(slice(None), *of_lesion.box.slices((0, 0, 0)))] = of_lesion.standard_error
+    expected: dict[str, float] = {"n_samples": 5, "flair_share": share(values)}
+    for i, channel in enumerate(("flair", "t1w")):
+        of_channel = numbers_by_loop(values[i], error[i], distance, of_lesion.inside[:, i])
+        expected |= {f"{channel}_{key}": value for key, value in of_channel.items()}
+    assert not any(isnan(value) for value in expected.values())
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def share(values: NDArray[np.floating]) -> float:
+    flair, t1w = (fsum(map(abs, part.ravel().tolist())) for part in values)
+    return flair / (flair + t1w)
+
+
+def test_the_keys_are_the_columns_of_the_table_of_outputs_in_order(
+    labels: NDArray[np.int32],
+) -> None:
+    found = lesion_numbers(attribution(WIDE, labels), labels, SPACING_MM)
+    assert ["index", "name", *found] == list(DERIVATIVES["saliency_table"].columns)
+    assert (derivatives.SHELLS_MM, derivatives.CHANNELS) == (SHELLS_MM, CHANNELS)
+
+
+@pytest.mark.parametrize("lesion", BOXES)
+def test_other_lesions_do_not_change_the_numbers_of_a_lesion(
+    labels: NDArray[np.int32], lesion: int
+) -> None:
+    of_lesion = attribution(lesion, labels)
+    alone = np.where(labels == lesion, labels, 0)
+    expected = lesion_numbers(of_lesion, alone, SPACING_MM)
+    assert lesion_numbers(of_lesion, labels, SPACING_MM) == expected
+
+
+@pytest.mark.parametrize("lesion", BOXES)
+def test_sums_and_means_state_the_same_map(labels: NDArray[np.int32], lesion: int) -> None:
+    of_lesion = attribution(lesion, labels)
+    found = lesion_numbers(of_lesion, labels, SPACING_MM)
+    distance = distance_mm(labels == lesion, SPACING_MM)
+    for channel, values in zip(CHANNELS, of_lesion.dense(SHAPE).double().numpy(), strict=True):
+        inside = found[f"{channel}_positive_inside"] + found[f"{channel}_negative_inside"]
+        n_inside = np.count_nonzero(labels == lesion)
+        assert inside == pytest.approx(n_inside * found[f"{channel}_mean_inside"], rel=1e-9)
+        outside = found[f"{channel}_positive_outside"] + found[f"{channel}_negative_outside"]
+        assert inside + outside == pytest.approx(values.sum(), rel=1e-6)
+        in_shells = sum(
+            found[f"{channel}_mean_shell_{outer}mm"]
+            * np.count_nonzero((distance > inner) & (distance <= outer))
+            for inner, outer in zip((0, *SHELLS_MM), SHELLS_MM, strict=False)
+        )
+        assert in_shells + values[distance > 10].sum() == pytest.approx(outside, rel=1e-6)
+        for side in ("inside", "outside"):
+            assert found[f"{channel}_positive_{side}"] >= 0 >= found[f"{channel}_negative_{side}"]
+        assert abs(found[f"{channel}_peak"]) == np.abs(values).max()
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-3, 1.0, 1e3])
+def test_the_shares_of_both_channels_lie_between_0_and_1_and_sum_to_1(factor: float) -> None:
+    values = np.random.default_rng(0).normal(size=(2, 5, 6, 7))
+    values[0] *= factor
+    flair, t1w = channel_share(values, 0), channel_share(values, 1)
+    assert 0 <= flair < 1
+    assert flair + t1w == pytest.approx(1)
+    assert flair == pytest.approx(share(values), rel=1e-12)
+
+
+def test_a_map_of_zeros_has_no_share(labels: NDArray[np.int32]) -> None:
+    assert isnan(channel_share(np.zeros((2, 3, 3, 3)), 0))
+    of_lesion = attribution(NARROW, labels)
+    of_lesion.values.zero_()
+    found = lesion_numbers(of_lesion, labels, SPACING_MM)
+    assert isnan(found["flair_share"])
+    assert found["flair_peak"] == found["t1w_mean_shell_1mm"] == 0
+
+
+def test_the_peak_is_the_first_of_equals_in_c_order() -> None:
+    values, error = np.zeros((2, 4, 4, 4))
+    values[1, 2, 3], values[2, 0, 0], values[2, 1, 1] = -2, 2, 1
+    error[1, 2, 3], error[2, 0, 0] = 0.5, 0.25
+    found = channel_numbers(values, error, np.arange(64.0).reshape(4, 4, 4), np.ones(3))
+    assert (found["peak"], found["peak_se"]) == (-2, 0.5)
+
+
+def test_a_shell_without_voxels_has_no_mean(labels: NDArray[np.int32]) -> None:
+    alone = attribution(WIDE, labels)
+    found = lesion_numbers(alone, labels, (4.0, 4.0, 4.0))
+    missing = {key for key, value in found.items() if isnan(value)}
+    shells = {f"mean_shell_{mm}mm" for mm in (1, 2, 3)}
+    assert missing == {f"{channel}_{shell}" for channel in CHANNELS for shell in shells}
+
+
+def test_a_single_sample_has_no_standard_error(labels: NDArray[np.int32]) -> None:
+    of_lesion = attribution(NARROW, labels, n_samples=1)
+    found = lesion_numbers(of_lesion, labels, SPACING_MM)
+    missing = {key for key, value in found.items() if isnan(value)}
+    expected = {f"{channel}_{key}_se" for channel in CHANNELS for key in ("peak", "mean_inside")}
+    assert missing == expected
+    assert found["n_samples"] == 1
+
+
+def test_the_nearest_lesion_is_one_at_the_least_distance_of_all(labels: NDArray[np.int32]) -> None:
+    found = nearest_lesion(labels, SPACING_MM)
+    distances = np.stack([distances_by_pairs(labels == lesion) for lesion in BOXES])
+    of_found = np.take_along_axis(distances, found[None].astype(int) - 1, 0)[0]
+    np.testing.assert_allclose(of_found, distances.min(0), atol=1e-12)
+    np.testing.assert_array_equal(found[labels > 0], labels[labels > 0])
+    assert set(np.unique(found)) == set(BOXES)
+
+
+# NIfTI stores affines as float32.
+def test_a_rounded_affine_moves_no_voxel_to_another_shell(labels: NDArray[np.int32]) -> None:
+    of_lesion = attribution(NARROW, labels)
+    expected = lesion_numbers(of_lesion, labels, (1.0, 1.0, 1.0))
+    for spacing_mm in ((1 + 3e-8, 1 - 2e-8, 1 + 1e-8), (1 - 6e-8, 1 + 6e-8, 1.0)):
+        found = lesion_numbers(of_lesion, labels, spacing_mm)
+        assert found == pytest.approx(expected, rel=1e-12)

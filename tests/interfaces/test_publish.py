@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Publishing a visit: all of it, with its facts, or no mark of completeness."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bids_lesion_xai.bids.dataset import VisitInputs
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, Level
+from bids_lesion_xai.bids.store import LAST_KEY, Store
+from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.cli.parser import parse
+from bids_lesion_xai.errors import OutputError
+from bids_lesion_xai.interfaces.publish import Publish
+from bids_lesion_xai.models.bundle import Bundle, read_bundle
+from bids_lesion_xai.workflows.participant import init_visit_wf
+from tests.bundles import write_small_bundle
+
+VISITS = (Visit("01"), Visit("01", "02"))
+KEYS = [row.key for row in DERIVATIVES.values() if row.level is Level.VISIT]
+CHANNELS = ("flair", "t1w")
+FOUND = {
+    "skull_strip_method": "given",
+    "registration_similarity": 0.5,
+    "flair_mean": 11.0,
+    "flair_standard_deviation": 12.0,
+    "t1w_mean": 21.0,
+    "t1w_standard_deviation": 22.0,
+}
+EXPLAINED = {"sigma": [0.25, 0.75], "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_bundle(tmp_path_factory.mktemp("publish") / "model")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "out")
+
+
+def publisher(store: Store, model: Path, visit: Visit, lesions: Sequence[str] = ()) -> Publish:
+    """Return the interface of a visit as the graph sets it, with a file of its own for each input.
+
+    The content of each file is its key.
+    """
+    work = store.root.parent / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "lesions").mkdir(parents=True)
+    publish = node_of(store, model, visit).interface
+    for key in KEYS:
+        publish.inputs.trait_set(**{key: _write(work / key, key)})
+    for name, content in (("preprocess", FOUND), ("explain", EXPLAINED)):
+        path = _write(work / f"{name}.json", json.dumps(content))
+        publish.inputs.trait_set(**{f"{name}_facts_file": path})
+    for lesion in lesions:
+        for channel in CHANNELS:
+            _write(work / "lesions" / f"{lesion}_{channel}.nii.gz", f"{lesion} {channel}")
+    publish.inputs.lesion_folder = str(work / "lesions")
+    return publish
+
+
+def node_of(store: Store, model: Path, visit: Visit) -> Any:
+    raw = store.root.parent / "raw"
+    anat = raw / visit.folder / "anat"
+    anat.mkdir(parents=True, exist_ok=True)
+    flair, t1w = (anat / f"{visit.name}_{suffix}.nii.gz" for suffix in ("FLAIR", "T1w"))
+    for path in (flair, t1w):
+        path.touch()
+    arguments = [str(raw), str(store.root), "participant", "--model", str(model)]
+    config = parse([*arguments, "-w", str(store.root.parent / "run"), "--device", "cpu"])
+    inputs = VisitInputs(visit, flair, t1w, raw, ())
+    return init_visit_wf(inputs, config, bundle_of(model)).get_node("publish")
+
+
+def bundle_of(model: Path) -> Bundle:
+    return read_bundle(model)
+
+
+def _write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def files(store: Store) -> dict[str, str]:
+    """Return the text of every file in the output folder, by its path."""
+    return {
+        path.relative_to(store.root).as_posix(): path.read_text(encoding="utf-8")
+        for path in store.root.rglob("*")
+        if path.is_file()
+    }
+
+
+def sidecar_of(store: Store, key: str, visit: Visit) -> Path:
+    path = store.path(key, visit)
+    return path.with_name(path.name.partition(".")[0] + ".json")
+
+
+@pytest.mark.parametrize("visit", VISITS, ids=lambda visit: visit.name)
+def test_every_output_of_a_visit_is_written_with_all_its_facts(
+    store: Store, model: Path, visit: Visit
+) -> None:
+    outputs = publisher(store, model, visit).run().outputs
+    assert outputs.visit == visit.name
+    expected = set()
+    for key in KEYS:
+        path, sidecar = store.path(key, visit), sidecar_of(store, key, visit)
+        assert path.read_text() == key
+        expected.add(path)
+        if DERIVATIVES[key].facts:
+            expected.add(sidecar)
+            content = json.loads(sidecar.read_text())
+            missing = [fact for fact in DERIVATIVES[key].facts if content.get(fact) is None]
+            assert missing == []
+            assert content["Description"] == DERIVATIVES[key].description
+            assert set(DERIVATIVES[key].columns) <= set(content)
+    assert {str(path.relative_to(store.root)) for path in expected} == set(files(store))
+    assert store.visits() == [visit]
+
+
+@pytest.mark.parametrize("visit", VISITS, ids=lambda visit: visit.name)
+def test_every_source_is_a_file_of_the_output_or_of_the_input(
+    store: Store, model: Path, visit: Visit
+) -> None:
+    publisher(store, model, visit).run()
+    uris = []
+    for path in store.root.rglob("*.json"):
+        content = json.loads(path.read_text())
+        uris += content["Sources"]
+        uris += [content["SpatialReference"]] if "SpatialReference" in content else []
+    roots = {"bids::": store.root, "bids:raw:": store.root.parent / "raw"}
+    found = [root / uri.removeprefix(p) for uri in uris for p, root in roots.items() if p in uri]
+    assert len(found) == len(uris) > len(KEYS)
+    assert all(path.is_file() for path in found)
+    assert {path.name for path in found if "raw" in path.parts} == {
+        f"{visit.name}_FLAIR.nii.gz",
+        f"{visit.name}_T1w.nii.gz",
+    }
+
+
+def test_facts_say_what_was_found_of_which_image(store: Store, model: Path) -> None:
+    visit = VISITS[1]
+    publisher(store, model, visit).run()
+    facts = {key: store.facts(key, visit) for key in KEYS if DERIVATIVES[key].facts}
+    for channel, mean in (("flair", 11.0), ("t1w", 21.0)):
+        image = facts[f"preproc_{channel}"]
+        assert (image["IntensityMean"], image["IntensityStandardDeviation"]) == (mean, mean + 1)
+        assert facts[f"saliency_{channel}"]["InputChannel"].lower() == channel
+    assert facts["flair_to_t1w"]["RegistrationSimilarity"] == 0.5
+    assert facts["brain_mask"]["SkullStripMethod"] == "given"
+    bundle = bundle_of(model)
+    expected_model = {"Name": bundle.name, "Version": bundle.version, "SHA256": bundle.sha256}
+    for key in ("saliency_table", "saliency_flair", "saliency_t1w"):
+        assert facts[key]["NoiseStandardDeviation"] == {"FLAIR": 0.25, "T1w": 0.75}
+        assert (facts[key]["Device"], facts[key]["NumberOfSamples"]) == ("cpu", 50)
+        assert facts[key]["Model"] == expected_model
+    for key in ("lesion_mask", "lesion_mask_native", "lesion_labels"):
+        assert (facts[key]["Threshold"], facts[key]["MinimumVolume_mm3"]) == (0.5, 6.0)
+    assert facts["lesion_mask_native"]["SpatialReference"].endswith("_FLAIR.nii.gz")
+    assert facts["lesion_mask"]["SpatialReference"] == store.uri("preproc_t1w", visit)
+
+
+def test_maps_of_single_lesions_get_to_their_places(store: Store, model: Path) -> None:
+    visit = VISITS[0]
+    publisher(store, model, visit, ("L001", "L010", "L1000")).run()
+    for lesion in ("L001", "L010", "L1000"):
+        for channel in CHANNELS:
+            path = store.path(f"lesion_saliency_{channel}", visit, lesion)
+            assert path.read_text() == f"{lesion} {channel}"
+
+
+def test_a_second_run_leaves_nothing_of_the_first(
+    store: Store, model: Path, tmp_path: Path
+) -> None:
+    visit = VISITS[1]
+    publisher(store, model, visit, ("L001", "L002", "L003")).run()
+    store.write_text(DERIVATIVES["report"].path(visit), "a report")
+    store.write_text(DERIVATIVES["lesion_figure"].path(visit, "L003"), "a figure")
+    # A run that was killed leaves files that it was writing.
+    store.write_text(store.root / visit.folder / "anat" / f".{visit.name}_x.1.partial", "half")
+    publisher(store, model, visit, ("L001",)).run()
+    (tmp_path / "fresh").mkdir()
+    fresh = Store(tmp_path / "fresh" / "out")
+    publisher(fresh, model, visit, ("L001",)).run()
+    assert files(store) == files(fresh)
+
+
+@pytest.mark.parametrize(("visit", "other"), [VISITS, VISITS[::-1]], ids=lambda visit: visit.name)
+def test_a_visit_with_and_one_without_session_leave_each_other_alone(
+    store: Store, model: Path, visit: Visit, other: Visit
+) -> None:
+    for one in (visit, other):
+        publisher(store, model, one, ("L001",)).run()
+        store.write_text(DERIVATIVES["report"].path(one), f"report of {one.name}")
+        for key in ("lesion_figure", "overview_figure"):
+            lesion = "L001" if key == "lesion_figure" else None
+            store.write_text(DERIVATIVES[key].path(one, lesion), f"figure of {one.name}")
+    before = files(store)
+    store.clear(visit)
+    left = {path for path, text in before.items() if other.name in Path(path).name}
+    if not other.session:
+        left = {path for path in left if VISITS[1].name not in path}
+    assert len(left) > len(KEYS) + 3
+    assert {path for path in files(store) if "sub-" in path} == left
+
+
+def test_the_mark_of_completeness_is_written_last_and_sidecars_before_their_files(
+    store: Store, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visit = VISITS[1]
+    replaced = []
+    replace = Path.replace
+
+    def record(path: Path, target: Path) -> Path:
+        replaced.append(target)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", record)
+    publisher(store, model, visit, ("L001", "L002")).run()
+    assert replaced[-1] == store.path(LAST_KEY, visit)
+    assert replaced[-2] == sidecar_of(store, LAST_KEY, visit)
+    for key in KEYS:
+        if DERIVATIVES[key].facts:
+            place = replaced.index(store.path(key, visit))
+            assert replaced.index(sidecar_of(store, key, visit)) == place - 1
+
+
+@pytest.mark.parametrize("fails_at", range(len(KEYS) + len(CHANNELS)))
+@pytest.mark.parametrize("complete_before", [False, True])
+def test_a_write_that_fails_leaves_no_mark_of_completeness_and_no_half_file(
+    store: Store,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    complete_before: bool,
+    fails_at: int,
+) -> None:
+    visit = VISITS[1]
+    if complete_before:
+        publisher(store, model, visit, ("L001",)).run()
+        assert store.visits() == [visit]
+    publish = publisher(store, model, visit, ("L001",))
+    copy = shutil.copyfile
+    done = []
+
+    def fail(source: str, partial: Path) -> None:
+        if len(done) == fails_at:
+            partial.write_text("hal")
+            raise OSError(28, "No space left on device")
+        done.append(copy(source, partial))
+
+    monkeypatch.setattr(shutil, "copyfile", fail)
+    with pytest.raises(OutputError, match="No space left on device"):
+        publish.run()
+    assert len(done) == fails_at
+    assert store.visits() == []
+    assert not list(store.root.rglob("*.partial"))
+    assert "hal" not in files(store).values()
+
+
+def test_facts_that_are_not_complete_leave_the_visit_as_it_was(store: Store, model: Path) -> None:
+    visit = VISITS[0]
+    publisher(store, model, visit, ("L001",)).run()
+    before = files(store)
+    publish = publisher(store, model, visit)
+    Path(publish.inputs.preprocess_facts_file).write_text("{}")
+    with pytest.raises(KeyError):
+        publish.run()
+    assert files(store) == before

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A visit that fails is named with its reason, and the others are done."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from traceback import format_exc
+from typing import Any
+
+import nibabel as nb
+import numpy as np
+import pytest
+from nipype.interfaces.base import CommandLine
+from nipype.pipeline.engine import Node, Workflow
+from nipype.pipeline.plugins.tools import report_crash
+
+from bids_lesion_xai.bids.dataset import VisitInputs
+from bids_lesion_xai.bids.store import LAST_KEY, Store
+from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.cli.parser import parse
+from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.models.bundle import Bundle, read_bundle
+from bids_lesion_xai.workflows import participant
+from bids_lesion_xai.workflows.execute import Failure, _read_crashes, run_visits
+from bids_lesion_xai.workflows.names import workflow_name
+from tests.bundles import write_small_bundle
+from tests.nodes import Step
+from tests.rawdata import BALLS, write_raw
+
+GOOD, TRUNCATED, CONSTANT = Visit("01", "02"), Visit("02", "01"), Visit("mysub")
+NO_MESSAGE = "stopped without a message; out of memory is a common reason"
+
+
+@pytest.fixture(autouse=True)
+def _in_time() -> Iterator[None]:
+    """Stop a run that waits forever."""
+
+    def stop(*_: Any) -> None:
+        message = "the run did not end"
+        raise TimeoutError(message)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_bundle(tmp_path_factory.mktemp("execute") / "model")
+
+
+def config_of(folder: Path, model: Path, n_procs: int) -> RunConfig:
+    for name in ("out", "work"):
+        (folder / name).mkdir(exist_ok=True)
+    options = {"--model": model, "-w": folder / "work", "--nprocs": n_procs, "--n-samples": 1}
+    options |= {"--device": "cpu", "--skull-strip": "skip"}
+    arguments = [folder / "raw", folder / "out", "participant", *sum(options.items(), ())]
+    return parse([str(argument) for argument in arguments])
+
+
+@pytest.mark.ants
+@pytest.mark.slow
+@pytest.mark.parametrize("n_procs", [1, 2])
+def test_visits_that_fail_are_named_with_one_line_and_the_others_are_done(
+    tmp_path: Path, model: Path, n_procs: int
+) -> None:
+    visits = write_raw(tmp_path / "raw", dict.fromkeys((TRUNCATED, CONSTANT, GOOD), BALLS))
+    truncated, constant = visits[0].t1w, visits[1].flair
+    truncated.write_bytes(truncated.read_bytes()[:50_000])
+    flat = nb.load(constant)
+    nb.save(nb.Nifti1Image(np.full(flat.shape, 7, np.int16), flat.affine), constant)
+
+    failures = run_visits(visits, config_of(tmp_path, model, n_procs), read_bundle(model))
+
+    found = {failure.visit: failure for failure in failures}
+    assert set(found) == {TRUNCATED, CONSTANT}
+    assert found[TRUNCATED].reason.startswith(f"{truncated.name} cannot be read as a NIfTI image")
+    assert found[CONSTANT].reason.startswith("FLAIR")
+    for visit, failure in found.items():
+        assert "\n" not in failure.reason
+        assert not any(word in failure.reason for word in ("Traceback", "Error", visit.name + ":"))
+        assert f".{workflow_name(visit.name)}.preprocess_wf." in failure.log.partition("\n")[0]
+        assert "Traceback (most recent call last)" in failure.log
+    kept = [path.read_text() for path in (tmp_path / "work").glob("crash-*/crash*.txt")]
+    assert {failure.log for failure in failures} <= set(kept)
+    store = Store(tmp_path / "out")
+    assert store.visits() == [GOOD]
+    assert not any(visit.name in str(path) for visit in found for path in store.root.rglob("*"))
+
+
+def _small_wf(
+    ends: dict[Visit, str | None], store: Store
+) -> Callable[[Sequence[VisitInputs], RunConfig, Bundle], Workflow]:
+    """Return what builds a graph of two steps a visit; the second writes the mark."""
+
+    def init(visits: Sequence[VisitInputs], config: RunConfig, _: Bundle) -> Workflow:
+        workflow = Workflow(name="bids_lesion_xai_wf", base_dir=str(config.work_dir))
+        for inputs in visits:
+            first = Node(Step(), name="first")
+            if ends[inputs.visit] is not None:
+                first.inputs.end = ends[inputs.visit]
+            mark = str(store.path(LAST_KEY, inputs.visit))
+            last = Node(Step(end="done", mark=mark), name="last")
+            of_visit = Workflow(name=workflow_name(inputs.visit.name))
+            of_visit.connect(first, "process", last, "before")
+            workflow.add_nodes([of_visit])
+        return workflow
+
+    return init
+
+
+def _run_small(
+    folder: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ends: dict[Visit, str | None],
+    n_procs: int,
+) -> dict[Visit, Failure]:
+    store = Store(folder / "out")
+    monkeypatch.setattr(participant, "init_run_wf", _small_wf(ends, store))
+    inputs = [VisitInputs(visit, folder, folder, folder, ()) for visit in ends]
+    found = run_visits(inputs, config_of(folder, model, n_procs), read_bundle(model))
+    return {failure.visit: failure for failure in found}
+
+
+def test_a_killed_worker_fails_its_visit_and_the_others_are_done(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = {TRUNCATED: "killed", GOOD: "late", CONSTANT: "done"}
+    (failure,) = _run_small(tmp_path, model, monkeypatch, ends, 2).values()
+    assert (failure.visit, failure.reason) == (TRUNCATED, NO_MESSAGE)
+    assert "terminated abruptly" in failure.log
+    assert Store(tmp_path / "out").visits() == [GOOD, CONSTANT]
+
+
+@pytest.mark.parametrize("n_procs", [1, 2])
+def test_reasons_are_those_of_the_errors(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, n_procs: int
+) -> None:
+    ends = {Visit("01"): "data", CONSTANT: None, TRUNCATED: "value", GOOD: "done"}
+    failures = _run_small(tmp_path, model, monkeypatch, ends, n_procs)
+    assert {visit: failure.reason for visit, failure in failures.items()} == {
+        Visit("01"): "the image is of no use. Take another.",
+        TRUNCATED: "ValueError: no such luck",
+        CONSTANT: "ValueError: Step requires a value for input 'end'. For a list of required "
+        "inputs, see Step.help()",
+    }
+    assert Store(tmp_path / "out").visits() == [GOOD]
+
+
+def test_outputs_of_an_earlier_run_do_not_make_a_visit_done(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: dict[Visit, str | None] = {GOOD: "done", CONSTANT: "done"}
+    assert _run_small(tmp_path, model, monkeypatch, ends, 1) == {}
+
+    def no_graph(*_: Any) -> Workflow:
+        message = "nothing\ncan run"
+        raise OSError(message)
+
+    monkeypatch.setattr(participant, "init_run_wf", no_graph)
+    inputs = [VisitInputs(visit, tmp_path, tmp_path, tmp_path, ()) for visit in ends]
+    failures = run_visits(inputs, config_of(tmp_path, model, 1), read_bundle(model))
+    assert [failure.visit for failure in failures] == list(ends)
+    assert {failure.reason for failure in failures} == {"OSError: nothing"}
+    assert all("no_graph" in failure.log for failure in failures)
+
+
+def _crash(folder: Path, visit: Visit, error: Exception, step: str = "step") -> str:
+    """Let nipype write a crash file for an error of a visit, and return its text."""
+    node = Node(CommandLine("true"), name=step)
+    node.base_dir = str(folder)
+    node._hierarchy = f"bids_lesion_xai_wf.{workflow_name(visit.name)}.preprocess_wf"
+    node.config = {"execution": {"crashdump_dir": str(folder), "crashfile_format": "txt"}}
+    try:
+        raise error
+    except type(error):
+        lines = format_exc().splitlines(keepends=True)
+    return Path(report_crash(node, lines)).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "MemoryError"),
+        (np.exceptions.AxisError("no axis"), "numpy.exceptions.AxisError: no axis"),
+        (KeyError("sigma"), "KeyError: 'sigma'"),
+    ],
+)
+@pytest.mark.parametrize("visit", [GOOD, TRUNCATED, CONSTANT, Visit("ses", "sub")])
+def test_a_crash_is_read_with_its_visit(
+    tmp_path: Path, visit: Visit, error: Exception, reason: str
+) -> None:
+    text = _crash(tmp_path, visit, error)
+    assert _read_crashes(tmp_path) == {visit.name: (reason, text)}
+
+
+def test_of_two_crashes_of_a_visit_the_first_counts(tmp_path: Path) -> None:
+    first = _crash(tmp_path, GOOD, ValueError("first"), "aaa")
+    _crash(tmp_path, GOOD, ValueError("second"), "bbb")
+    assert _read_crashes(tmp_path) == {GOOD.name: ("ValueError: first", first)}
+
+
+@pytest.mark.parametrize("text", ["", "\n", "Node: x", "nothing.that looks\nlike a crash"])
+def test_a_crash_file_without_a_traceback_is_no_crash_of_the_reader(
+    tmp_path: Path, text: str
+) -> None:
+    crash = _crash(tmp_path, GOOD, ValueError("told"))
+    (tmp_path / "crash-0.txt").write_text(text)
+    found = _read_crashes(tmp_path)
+    assert found[GOOD.name] == ("ValueError: told", crash)
+    assert {reason for visit, (reason, _) in found.items() if visit != GOOD.name} <= {NO_MESSAGE}
+
+
+def test_a_crash_file_that_ends_after_its_first_line_has_a_visit_and_no_message(
+    tmp_path: Path,
+) -> None:
+    line = f"Node: bids_lesion_xai_wf.{workflow_name(GOOD.name)}.explain\n"
+    (tmp_path / "crash-0.txt").write_text(line)
+    assert _read_crashes(tmp_path) == {GOOD.name: (NO_MESSAGE, line)}

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workers that are killed, and nodes that cannot begin, hold up nobody else."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nipype import config
+from nipype.pipeline.engine import Node, Workflow
+from nipype.pipeline.engine.utils import load_resultfile
+
+from bids_lesion_xai.workflows.names import workflow_name
+from bids_lesion_xai.workflows.workers import WorkersPlugin
+from tests.nodes import Step
+
+
+@pytest.fixture(autouse=True)
+def _in_time() -> Iterator[None]:
+    """Stop a scheduler that waits forever."""
+
+    def stop(*_: Any) -> None:
+        message = "the run did not end"
+        raise TimeoutError(message)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(100)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(autouse=True)
+def crash_dir(tmp_path: Path) -> Path:
+    execution = {
+        "crashdump_dir": str(tmp_path / "crash"),
+        "crashfile_format": "txt",
+        "stop_on_first_crash": "false",
+        "poll_sleep_duration": "0.1",
+    }
+    config.update_config({"execution": execution})
+    return tmp_path / "crash"
+
+
+def step(name: str, end: str | None = "done") -> Node:
+    """Return a node that comes to `end`; None leaves the mandatory input out."""
+    node = Node(Step(), name=name)
+    if end is not None:
+        node.inputs.end = end
+    return node
+
+
+def run(folder: Path, *chains: list[Node], n_procs: int = 2) -> dict[str, int]:
+    """Run independent chains of nodes; return the process of each node that was done."""
+    workflow = Workflow(name="chains_wf", base_dir=str(folder))
+    for chain in chains:
+        workflow.add_nodes(chain)
+        for first, second in pairwise(chain):
+            workflow.connect(first, "process", second, "before")
+    try:
+        workflow.run(plugin=WorkersPlugin(n_procs))
+    except RuntimeError:
+        assert list((folder / "crash").iterdir())
+    found = {}
+    for path in (folder / "chains_wf").glob("*/result_*.pklz"):
+        outputs = load_resultfile(str(path)).outputs
+        if outputs is not None:
+            found[path.parent.name] = outputs.process
+    return found
+
+
+def test_a_killed_worker_takes_only_its_own_node_with_it(tmp_path: Path, crash_dir: Path) -> None:
+    found = run(
+        tmp_path,
+        [step("killed", "killed"), step("after_killed")],
+        [step("busy", "late"), step("after_busy")],
+        [step("later")],
+    )
+    assert set(found) == {"busy", "after_busy", "later"}
+    (crash,) = crash_dir.iterdir()
+    assert crash.read_text().startswith("Node: chains_wf.killed\n")
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        ("value", "ValueError: no such luck"),
+        ("exit", "SystemExit: 3"),
+        ("two words", "TwoWordsError: two words"),
+        (None, "ValueError: Step requires a value for input 'end'"),
+    ],
+)
+def test_how_a_node_ends_is_told_and_others_go_on(
+    tmp_path: Path, crash_dir: Path, end: str | None, words: str
+) -> None:
+    found = run(
+        tmp_path, [step("bad", end), step("after_bad")], [step("good"), step("after_good")]
+    )
+    assert set(found) == {"good", "after_good"}
+    (crash,) = crash_dir.iterdir()
+    assert crash.read_text().startswith("Node: chains_wf.bad\n")
+    assert crash.read_text().count(words) == 1
+
+
+def test_a_node_that_cannot_be_sent_is_told_and_others_go_on(
+    tmp_path: Path, crash_dir: Path
+) -> None:
+    bound_here = step("bound_here")
+    bound_here.note = lambda: None
+    found = run(tmp_path, [bound_here, step("after_bound")], [step("good"), step("after_good")])
+    assert set(found) == {"good", "after_good"}
+    (crash,) = crash_dir.iterdir()
+    assert "pickle" in crash.read_text()
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_run_leaves_no_worker(
+    tmp_path: Path, interruption: type[BaseException]
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise interruption
+
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.alarm(3)
+    with pytest.raises(interruption):
+        run(tmp_path, [step("first", "never")], [step("second", "never")])
+    deadline = time.monotonic() + 20
+    while multiprocessing.active_children():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_there_are_no_more_workers_than_asked_for_and_nothing_runs_here(tmp_path: Path) -> None:
+    found = run(tmp_path, *([step(f"step{i}"), step(f"next{i}")] for i in range(4)))
+    assert len(found) == 8
+    assert len(set(found.values())) <= 2
+    assert os.getpid() not in found.values()
+
+
+def test_the_visit_that_was_begun_first_is_done_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workflow = Workflow(name="run_wf", base_dir=str(tmp_path))
+    for label, end in (("02", "done"), ("01", "late"), ("03", "done")):
+        visit = Workflow(name=workflow_name(f"sub-{label}"))
+        visit.connect(step("alone", end), "process", wide := step("with_all_cores"), "before")
+        visit.connect(wide, "process", step("last"), "before")
+        wide._n_procs = 2
+        workflow.add_nodes([visit])
+    with caplog.at_level("INFO", "bids_lesion_xai.workflows.workers"):
+        workflow.run(plugin=WorkersPlugin(2))
+    told = [one for one in caplog.records if one.name == "bids_lesion_xai.workflows.workers"]
+    begun = [record.getMessage().partition(" (")[0] for record in told]
+    # sub-02 takes all cores only after sub-01 let one go; sub-03 could have taken it before.
+    steps = ("alone", "with all cores", "last")
+    assert begun == [
+        *("sub-02: alone", "sub-01: alone", "sub-02: with all cores", "sub-02: last"),
+        *(f"sub-01: {step}" for step in steps[1:]),
+        *(f"sub-03: {step}" for step in steps),
+    ]
