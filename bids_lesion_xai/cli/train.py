@@ -57,12 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--patch-size", type=int, default=80, help="edge of a patch in voxels")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and patches")
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        default=0.3,
-        help="lesion probability from which a voxel is lesion (the published one is the default)",
-    )
+    parser.add_argument("--threshold", type=float, default=0.5, help="lesion probability")
     parser.add_argument("--workers", type=int, default=1, help="processes that make patches")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     return parser

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("nipype.interface")
 
+_SECONDS_BETWEEN_MESSAGES = 10
+
 
 class _ExplainInput(BaseInterfaceInputSpec):
     flair_file = File(exists=True, mandatory=True, desc="FLAIR as the network sees it")
@@ -111,7 +113,7 @@ class Explain(SimpleInterface):
         owner = nearest_lesion(labels, grid.spacing_mm) if labels.any() else labels
         whole = np.zeros((len(CHANNELS), *grid.shape), np.float32)
         rows = []
-        started = time.monotonic()
+        progress = _Progress(self.inputs.visit, int(labels.max()))
         for attribution in attributions:
             name = lesion_name(attribution.lesion)
             values = attribution.values.numpy(force=True)
@@ -122,7 +124,7 @@ class Explain(SimpleInterface):
                 nifti.save(path, part, grid.crop(attribution.offset, part.shape))
             numbers = lesion_numbers(attribution, labels, grid.spacing_mm)
             rows.append({"index": attribution.lesion, "name": name, **numbers})
-            self._tell(len(rows), int(labels.max()), time.monotonic() - started)
+            progress.tell(len(rows))
         table = pd.DataFrame(rows, columns=self.inputs.columns)
         table.to_csv(folder / "saliency.tsv", sep="\t", index=False, na_rep="n/a")
         for channel, values in zip(CHANNELS, whole, strict=True):
@@ -131,13 +133,23 @@ class Explain(SimpleInterface):
         self._results["table_file"] = str(folder / "saliency.tsv")
         self._results["lesion_folder"] = str(lesion_folder)
 
-    def _tell(self, done: int, total: int, seconds: float) -> None:
-        """Log the progress about every tenth of the lesions, with the time left."""
-        visit = self.inputs.visit
-        if done == total:
-            log.info("%s: %d lesions explained in %.1f min", visit, total, seconds / 60)
-        elif done % max(1, total // 10) == 0:
-            left = seconds / done * (total - done) / 60
+
+class _Progress:
+    """Logs how many lesions of a visit are explained, every ten seconds, with the time left."""
+
+    def __init__(self, visit: str, total: int) -> None:
+        self._visit, self._total = visit, total
+        self._started = self._told = time.monotonic()
+
+    def tell(self, done: int) -> None:
+        now = time.monotonic()
+        minutes = (now - self._started) / 60
+        if done == self._total:
+            log.info("%s: %d lesions explained in %.1f min", self._visit, done, minutes)
+        elif now - self._told >= _SECONDS_BETWEEN_MESSAGES:
+            self._told = now
+            left = minutes / done * (self._total - done)
             log.info(
-                "%s: %d of %d lesions explained, about %.1f min left", visit, done, total, left
+                "%s: %d of %d lesions explained, about %.1f min left",
+                *(self._visit, done, self._total, left),
             )

@@ -18,7 +18,7 @@ def visit_name(node: str) -> str:
 
     It is empty if the name is of another kind.
 
-    >>> visit_name("run_wf.sub_01_ses_02_wf.preprocess_wf.register")
+    >>> visit_name("run_wf.sub_01_ses_02_wf.preprocess_wf.register_flair")
     'sub-01_ses-02'
     """
     _, _, rest = node.partition(".")

@@ -54,10 +54,10 @@ def init_preprocess_wf(*, skull_strip: str, name: str = "preprocess_wf") -> Work
     outputnode = Node(IdentityInterface(list(OUTPUTS)), name="outputnode")
     conform = Node(Conform(), name="conform", mem_gb=1)
     brain_mask = Node(BrainMask(skull_strip=skull_strip), name="brain_mask", mem_gb=2)
-    register = Node(RegisterFlair(), name="register", mem_gb=2)
-    t1w = Node(Standardise(), name="t1w", mem_gb=1)
-    flair = Node(Standardise(), name="flair", mem_gb=1)
-    facts = Node(WriteFacts(), name="facts")
+    register = Node(RegisterFlair(), name="register_flair", mem_gb=2)
+    t1w = Node(Standardise(), name="standardise_t1w", mem_gb=1)
+    flair = Node(Standardise(), name="standardise_flair", mem_gb=1)
+    facts = Node(WriteFacts(), name="write_facts")
 
     workflow = Workflow(name=name)
     workflow.connect(

@@ -72,8 +72,8 @@ def test_two_runs_give_the_same_images_on_one_grid(tmp_path: Path) -> None:
     for run in ("first", "second"):
         _workflow(tmp_path / run).run(plugin="Linear")
     outputs = (
-        "t1w/standardised.nii.gz",
-        "flair/standardised.nii.gz",
+        "standardise_t1w/standardised.nii.gz",
+        "standardise_flair/standardised.nii.gz",
         "brain_mask/brain_mask.nii.gz",
     )
     _, grid = nifti.load(tmp_path / "first" / "preprocess_wf" / outputs[0])
@@ -83,7 +83,7 @@ def test_two_runs_give_the_same_images_on_one_grid(tmp_path: Path) -> None:
         )
         np.testing.assert_array_equal(first[0], second[0])
         np.testing.assert_array_equal(first[1].affine, grid.affine)
-    facts = json.loads((tmp_path / "first/preprocess_wf/facts/facts.json").read_text())
+    facts = json.loads((tmp_path / "first/preprocess_wf/write_facts/facts.json").read_text())
     assert set(facts) == FACTS
     assert facts["skull_strip_method"] == "given"
 
