@@ -12,12 +12,15 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["NO_ET"] = "1"
 
 
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
 @pytest.fixture(scope="session")
 def openms_bids() -> Path:
-    """Return the raw dataset of real scans; skip where `LESION_XAI_TEST_DATA` names none."""
-    folder = Path(os.environ.get("LESION_XAI_TEST_DATA", "")) / "openms-bids"
-    if "LESION_XAI_TEST_DATA" not in os.environ or not folder.is_dir():
-        pytest.skip("LESION_XAI_TEST_DATA does not name the folder of real scans")
+    """Return the raw dataset of real scans; skip where there is none."""
+    folder = Path(os.environ.get("LESION_XAI_TEST_DATA", SHARED_DATA)) / "openms-bids"
+    if not folder.is_dir():
+        pytest.skip(f"no real scans in {folder}; LESION_XAI_TEST_DATA names their folder")
     return folder
 
 
