@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,9 @@ def init_run_wf(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle
     bundle : Bundle
         Read from ``config.model``.
     """
-    workflow = Workflow(name="bids_lesion_xai_wf", base_dir=str(config.work_dir))
+    # Two runs with one work folder and other options do not meet: their output folders differ.
+    own = hashlib.sha256(str(config.output_dir).encode()).hexdigest()[:12]
+    workflow = Workflow(name="bids_lesion_xai_wf", base_dir=str(config.work_dir / own))
     workflow.add_nodes([init_visit_wf(inputs, config, bundle) for inputs in visits])
     return workflow
 
