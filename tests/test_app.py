@@ -138,15 +138,22 @@ def test_every_file_is_in_the_table_of_outputs_and_every_output_is_there(run: Ru
             stems = [place.as_posix().removesuffix(row.extension) for place in places]
             expected |= {f"{stem}.json" for stem in stems}
     found = {path for path, checksum in listing(run.store.root).items() if checksum}
-    logs = {path for path in found if re.fullmatch(r"logs/run-[0-9a-f]{32}\.json", path)}
-    assert len(logs) == 1
+    logs = {path for path in found if re.fullmatch(r"logs/run-[0-9a-f]{32}\.(json|toml)", path)}
+    assert len(logs) == 2
     assert found - logs == expected
 
 
-def test_the_log_states_what_was_asked_for_and_what_came_of_it(run: Run) -> None:
+def test_the_options_of_the_run_are_kept(run: Run) -> None:
+    (path,) = (run.store.root / "logs").glob("run-*.toml")
+    options = pytest.importorskip("tomllib").loads(path.read_text(encoding="utf-8"))
+    assert options["n_samples"] == N_SAMPLES
+    assert options["levels"] == ["participant", "group"]
+    assert options["output_dir"] == str(run.store.root)
+
+
+def test_the_log_states_what_came_of_every_visit(run: Run) -> None:
     (path,) = (run.store.root / "logs").glob("run-*.json")
     content = json.loads(path.read_text())
-    assert content["Options"]["n_samples"] == N_SAMPLES
     found = {entry["Visit"]: (entry["Status"], entry["Reason"]) for entry in content["Visits"]}
     assert found == {visit.name: ("done", "") for visit in VISITS}
 

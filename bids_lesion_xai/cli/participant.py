@@ -50,10 +50,12 @@ def run_participants(config: RunConfig) -> int:
         _validate_input(config)
     store = Store(config.output_dir)
     _write_dataset_files(store, config)
+    run = f"run-{uuid.uuid4().hex}"
+    _write_options(store, run, config)
     log.info("%d visits on %s, %d cores", len(visits), config.device, config.n_procs)
     failures = run_visits(visits, config, bundle)
     named = [skip for skip in skipped if _asked_for_by_name(skip, visits, config)]
-    _write_log(store, config, visits, skipped, failures)
+    _write_log(store, run, visits, skipped, failures)
     _tell_result(store, visits, named, failures, time.monotonic() - started)
     return SOME_VISITS_FAILED if failures or named else 0
 
@@ -111,23 +113,31 @@ def _write_dataset_files(store: Store, config: RunConfig) -> None:
         store.write_text(f"logs/{name}", citation)
 
 
+def _write_options(store: Store, run: str, config: RunConfig) -> None:
+    """Write the options of the run, as TOML; one that is not set is left out."""
+    options = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in asdict(config).items()
+        if value is not None
+    }
+    # JSON's strings, numbers and lists are TOML's too.
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in options.items()
+    ]
+    store.write_text(f"logs/{run}.toml", "".join(lines))
+
+
 def _write_log(
     store: Store,
-    config: RunConfig,
+    run: str,
     visits: Sequence[VisitInputs],
     skipped: Sequence[SkippedVisit],
     failures: Sequence[Failure],
 ) -> None:
-    """Write what was run and what came of it, and the crash logs, into `logs/`."""
-    run = f"run-{uuid.uuid4().hex}"
+    """Write what came of every visit, and the crash logs."""
     reasons = {failure.visit: failure.reason for failure in failures}
-    options = {
-        key: str(value) if isinstance(value, Path) else value
-        for key, value in asdict(config).items()
-    }
     content = {
         "Version": __version__,
-        "Options": options,
         "Visits": [
             {
                 "Visit": inputs.visit.name,
