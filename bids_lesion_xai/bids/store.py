@@ -15,7 +15,7 @@ from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.bids.naming import parse_name
 from bids_lesion_xai.bids.sidecar import sidecar, to_json
 from bids_lesion_xai.bids.visit import Visit
-from bids_lesion_xai.errors import OutputError
+from bids_lesion_xai.errors import DataError, OutputError
 
 # Written last, so where it is, the visit is complete.
 LAST_KEY = "saliency_table"
@@ -41,9 +41,23 @@ class Store:
         return f"bids::{DERIVATIVES[key].path(visit).as_posix()}"
 
     def facts(self, key: str, visit: Visit | None = None) -> dict[str, Any]:
-        """Return the content of the sidecar of the output called `key`."""
+        """Return the content of the sidecar of the output called `key`.
+
+        Raises
+        ------
+        DataError
+            There is none, it is no JSON object, or lacks a fact.
+        """
         path = _sidecar_path(self.path(key, visit))
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            missing = [name for name in DERIVATIVES[key].facts if name not in content]
+        except (OSError, ValueError, TypeError) as error:
+            message = f"{path.name} cannot be read ({error}). Process this visit again."
+            raise DataError(message) from error
+        if missing:
+            message = f"{path.name} lacks {missing}. Process this visit again."
+            raise DataError(message)
         return content
 
     def publish(

@@ -11,7 +11,13 @@ from types import FrameType
 
 from bids_lesion_xai.cli.parser import parse
 from bids_lesion_xai.config import RunConfig
-from bids_lesion_xai.errors import INPUT_OUTPUT_ERROR, LesionXaiError, NotFoundError, OutputError
+from bids_lesion_xai.errors import (
+    INPUT_OUTPUT_ERROR,
+    SOME_VISITS_FAILED,
+    LesionXaiError,
+    NotFoundError,
+    OutputError,
+)
 
 log = logging.getLogger("bids_lesion_xai")
 
@@ -48,9 +54,12 @@ def _run_level(level: str, config: RunConfig) -> int:
     from bids_lesion_xai.bids.store import Store
     from bids_lesion_xai.reports.group import write_group
 
-    for path in write_group(Store(config.output_dir)):
+    written, problems = write_group(Store(config.output_dir))
+    for path in written:
         log.info("wrote %s", path)
-    return 0
+    for problem in problems:
+        log.error("left out of the group: %s", problem)
+    return SOME_VISITS_FAILED if problems else 0
 
 
 def _configure_logging(verbosity: int) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,36 +27,62 @@ _PARTICIPANT_COLUMNS = tuple(DERIVATIVES["group_participants"].columns)
 _MEANS = {name: name for name in _PARTICIPANT_COLUMNS if name in _LESION_COLUMNS[2:]}
 
 
-def collect(store: Store) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the lesions and the visits of an output folder, in the order of the visits' names.
+@dataclass(frozen=True)
+class Collection:
+    """What the visits of an output folder add up to.
 
-    Returns
-    -------
+    Parameters
+    ----------
     lesions : DataFrame
         One row a lesion, with the columns of the output ``group_lesions``.
     participants : DataFrame
         One row a visit, with the columns of the output ``group_participants``. A visit without
         lesions has a row with 0 lesions of volume 0; means are missing.
+    visits : tuple of Visit
+        In the order of the rows of `participants`.
+    problems : tuple of str
+        Why other visits are left out: their files are damaged.
+    """
+
+    lesions: pd.DataFrame
+    participants: pd.DataFrame
+    visits: tuple[Visit, ...]
+    problems: tuple[str, ...]
+
+
+def collect(store: Store) -> Collection:
+    """Return the tables of an output folder, in the order of the visits' names.
 
     Raises
     ------
     DataError
-        The folder holds no complete visit, or the files of a visit do not belong together.
+        The folder holds no complete visit, or all are damaged.
     """
-    visits = store.visits()
-    if not visits:
+    tables: dict[Visit, pd.DataFrame] = {}
+    rows, problems = [], []
+    for visit in store.visits():
+        try:
+            table = visit_lesions(store, visit)
+            rows.append(visit_summary(store, visit, table))
+        except DataError as error:
+            problems.append(f"{visit.name}: {error}")
+        else:
+            tables[visit] = table
+    if not tables:
         message = (
             f"{store.root.name} holds no complete visit. Run the participant level first, with "
-            "the same output folder."
-        )
+            f"the same output folder. {' '.join(problems)}"
+        ).rstrip()
         raise DataError(message)
-    tables = {visit: visit_lesions(store, visit) for visit in visits}
     filled = [
         table.assign(**visit_ids(visit)) for visit, table in tables.items() if len(table)
     ] or [pd.DataFrame(columns=list(_LESION_COLUMNS))]
-    rows = [visit_summary(store, visit, table) for visit, table in tables.items()]
-    lesions = pd.concat(filled, ignore_index=True)[list(_LESION_COLUMNS)]
-    return lesions, pd.DataFrame(rows)[list(_PARTICIPANT_COLUMNS)]
+    return Collection(
+        pd.concat(filled, ignore_index=True)[list(_LESION_COLUMNS)],
+        pd.DataFrame(rows)[list(_PARTICIPANT_COLUMNS)],
+        tuple(tables),
+        tuple(problems),
+    )
 
 
 def visit_ids(visit: Visit) -> dict[str, str]:
@@ -73,15 +101,17 @@ def visit_lesions(store: Store, visit: Visit) -> pd.DataFrame:
     Raises
     ------
     DataError
-        A table is missing, or the two do not list the same lesions.
+        A table is missing or damaged, or the two do not list the same lesions.
     """
-    lesions = read_table(store.path("lesion_table", visit))
-    saliency = read_table(store.path("saliency_table", visit))
+    lesions, saliency = (
+        _read_numbers(store.path(key, visit), DERIVATIVES[key].columns)
+        for key in ("lesion_table", "saliency_table")
+    )
     keys = ["index", "name"]
     if not lesions[keys].astype(str).equals(saliency[keys].astype(str)):
         message = (
-            f"{visit.name}: the lesion table and the saliency table do not list the same lesions. "
-            "Process this visit again."
+            "the lesion table and the saliency table do not list the same lesions. Process this "
+            "visit again."
         )
         raise DataError(message)
     return pd.concat([lesions, saliency.drop(columns=keys)], axis="columns")
@@ -110,13 +140,31 @@ def _brain_volume_mm3(path: Path) -> float:
     return float(mask.sum() * grid.voxel_volume_mm3)
 
 
+def _read_numbers(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """Read the table of a visit: all `columns`, with numbers in all but the name."""
+    table = read_table(path)
+    missing = [name for name in columns if name not in table]
+    if missing:
+        message = f"{path.name} lacks the columns {missing}. Process this visit again."
+        raise DataError(message)
+    wrong = [
+        name
+        for name in columns
+        if len(table) and name != "name" and not pd.api.types.is_numeric_dtype(table[name])
+    ]
+    if wrong:
+        message = f"{path.name} has no numbers in the columns {wrong}. Process this visit again."
+        raise DataError(message)
+    return table
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read a TSV file; every number is the very one that its text states.
 
     Raises
     ------
     DataError
-        There is no such file.
+        There is no such file, or it is no table.
     """
     try:
         return pd.read_csv(
@@ -129,6 +177,9 @@ def read_table(path: Path) -> pd.DataFrame:
         )
     except FileNotFoundError as error:
         message = f"{path.name} is missing. Process this visit again."
+        raise DataError(message) from error
+    except (OSError, ValueError) as error:
+        message = f"{path.name} cannot be read as a table ({error}). Process this visit again."
         raise DataError(message) from error
 
 

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from bids_lesion_xai.bids.derivatives import CHANNELS, DERIVATIVES
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
-from bids_lesion_xai.group.collect import collect, write_table
+from bids_lesion_xai.group.collect import Collection, collect, write_table
 from bids_lesion_xai.group.stats import (
     MIN_PARTICIPANTS,
     N_RESAMPLES,
@@ -40,32 +40,40 @@ _MAX_VECTOR_POINTS = 2000
 _MAX_NAMES = 24
 
 
-def write_group(store: Store) -> list[Path]:
-    """Write the group tables and the group report, and return their paths.
+def write_group(store: Store) -> tuple[list[Path], tuple[str, ...]]:
+    """Write the group tables and the group report.
+
+    Returns
+    -------
+    written : list of Path
+    problems : tuple of str
+        Why some visits are left out.
 
     Raises
     ------
     DataError
-        The folder holds no complete visit, or the files of a visit do not belong together.
+        The folder holds no complete visit, or all are damaged.
     OutputError
         The output folder cannot be written.
     """
-    lesions, visits = collect(store)
-    tables = {"group_lesions": lesions, "group_participants": visits}
-    written = [_publish_table(store, key, table) for key, table in tables.items()]
-    html = page.render("group.html", _content(store, lesions, visits))
-    return [*written, store.write_text(DERIVATIVES["group_report"].path(), html)]
+    group = collect(store)
+    tables = {"group_lesions": group.lesions, "group_participants": group.participants}
+    written = [_publish_table(store, key, table, group.visits) for key, table in tables.items()]
+    html = page.render("group.html", _content(store, group))
+    written.append(store.write_text(DERIVATIVES["group_report"].path(), html))
+    return written, group.problems
 
 
-def _publish_table(store: Store, key: str, table: pd.DataFrame) -> Path:
-    sources = [store.uri(source, visit) for visit in store.visits() for source in _SOURCES[key]]
+def _publish_table(store: Store, key: str, table: pd.DataFrame, visits: Sequence[Visit]) -> Path:
+    sources = [store.uri(source, visit) for visit in visits for source in _SOURCES[key]]
     with tempfile.TemporaryDirectory() as folder:
         written = write_table(table, Path(folder, "table.tsv"))
         return store.publish(key, written, {"Sources": sources})
 
 
-def _content(store: Store, lesions: pd.DataFrame, visits: pd.DataFrame) -> dict[str, Any]:
+def _content(store: Store, group: Collection) -> dict[str, Any]:
     """Return the variables of the template."""
+    lesions, visits = group.lesions, group.participants
     means = bootstrap_means(visits, _INTERVAL_COLUMNS)
     people = participant_means(visits, ("n_lesions", "lesion_volume_mm3"))
     rows: list[dict[str, Any]] = visits.to_dict("records")  # type: ignore[assignment]
@@ -86,7 +94,7 @@ def _content(store: Store, lesions: pd.DataFrame, visits: pd.DataFrame) -> dict[
         "units": DERIVATIVES["saliency_flair"].units,
         "visits": [
             {"row": row, "link": _report_link(store, visit)}
-            for row, visit in zip(rows, store.visits(), strict=True)
+            for row, visit in zip(rows, group.visits, strict=True)
         ],
         "charts": _charts(lesions, means) if len(lesions) else {},
     }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def test_columns_are_those_of_the_table_of_outputs(store: Store) -> None:
-    lesions, participants = collect(store)
+    group = collect(store)
+    lesions, participants = group.lesions, group.participants
     assert list(lesions) == list(DERIVATIVES["group_lesions"].columns)
     assert list(participants) == list(DERIVATIVES["group_participants"].columns)
 
@@ -31,18 +33,18 @@ def test_columns_are_those_of_the_table_of_outputs(store: Store) -> None:
 def test_lesions_are_the_tables_of_the_visits_one_below_the_other(store: Store, key: str) -> None:
     tables = [read_table(store.path(key, visit)).assign(**visit_ids(visit)) for visit in VISITS]
     expected = pd.concat([table for table in tables if len(table)], ignore_index=True)
-    lesions, _ = collect(store)
+    lesions = collect(store).lesions
     pd.testing.assert_frame_equal(lesions[list(expected)], expected, check_exact=True)
 
 
 def test_there_is_one_row_a_visit_in_order(store: Store) -> None:
-    _, participants = collect(store)
+    participants = collect(store).participants
     found = participants[["participant_id", "session_id"]].to_dict("records")
     assert found == [visit_ids(visit) for visit in sorted(VISITS)]
 
 
 def test_a_visit_without_lesions_has_zero_lesions_and_missing_means(store: Store) -> None:
-    _, participants = collect(store)
+    participants = collect(store).participants
     ids = visit_ids(WITHOUT_LESION)
     row = participants.set_index(["participant_id", "session_id"]).loc[tuple(ids.values())]
     assert row["n_lesions"] == 0
@@ -53,7 +55,7 @@ def test_a_visit_without_lesions_has_zero_lesions_and_missing_means(store: Store
 
 
 def test_missing_standard_errors_stay_missing(store: Store) -> None:
-    lesions, _ = collect(store)
+    lesions = collect(store).lesions
     of_one = lesions["participant_id"] == f"sub-{ONE_SAMPLE.participant}"
     missing = lesions["flair_peak_se"].isna()
     assert (missing == of_one).all()
@@ -61,21 +63,23 @@ def test_missing_standard_errors_stay_missing(store: Store) -> None:
 
 def test_order_of_processing_does_not_matter(store: Store, tmp_path: Path) -> None:
     backwards = publish_outputs(tmp_path, reversed(VISITS))
-    for one, other in zip(collect(store), collect(backwards), strict=True):
-        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    one, other = collect(store), collect(backwards)
+    pd.testing.assert_frame_equal(one.lesions, other.lesions, check_exact=True)
+    pd.testing.assert_frame_equal(one.participants, other.participants, check_exact=True)
+    assert one.visits == other.visits == tuple(sorted(VISITS))
 
 
 def test_a_folder_of_visits_without_lesions_has_an_empty_table(tmp_path: Path) -> None:
-    lesions, participants = collect(publish_outputs(tmp_path, [WITHOUT_LESION]))
-    assert lesions.empty
-    assert list(lesions) == list(DERIVATIVES["group_lesions"].columns)
-    assert participants["n_lesions"].tolist() == [0]
+    group = collect(publish_outputs(tmp_path, [WITHOUT_LESION]))
+    assert group.lesions.empty
+    assert list(group.lesions) == list(DERIVATIVES["group_lesions"].columns)
+    assert group.participants["n_lesions"].tolist() == [0]
 
 
 def test_a_visit_that_is_not_complete_does_not_count(tmp_path: Path) -> None:
     store = publish_outputs(tmp_path)
     store.path("saliency_table", ONE_SAMPLE).unlink()
-    _, participants = collect(store)
+    participants = collect(store).participants
     assert len(participants) == len(VISITS) - 1
 
 
@@ -84,11 +88,81 @@ def test_a_folder_without_complete_visit_is_an_error(tmp_path: Path) -> None:
         collect(Store(tmp_path))
 
 
-def test_tables_of_different_lesions_are_an_error(tmp_path: Path) -> None:
-    store = publish_outputs(tmp_path, [ONE_SAMPLE])
+def other_lesions(store: Store) -> None:
     path = store.path("saliency_table", ONE_SAMPLE)
     write_table(read_table(path).assign(index=9), path)
-    with pytest.raises(DataError, match=r"sub-02_ses-01.*same lesions"):
+
+
+def no_column(store: Store) -> None:
+    path = store.path("lesion_table", ONE_SAMPLE)
+    write_table(read_table(path).drop(columns="volume_mm3"), path)
+
+
+def no_number(store: Store) -> None:
+    path = store.path("lesion_table", ONE_SAMPLE)
+    write_table(read_table(path).assign(volume_mm3="large"), path)
+
+
+def no_table(store: Store) -> None:
+    store.path("saliency_table", ONE_SAMPLE).write_bytes(b"\x89PNG\xff\xfe")
+
+
+def empty_table(store: Store) -> None:
+    store.path("saliency_table", ONE_SAMPLE).write_bytes(b"")
+
+
+def no_file(store: Store) -> None:
+    store.path("lesion_table", ONE_SAMPLE).unlink()
+
+
+def no_image(store: Store) -> None:
+    store.path("brain_mask", ONE_SAMPLE).write_bytes(b"")
+
+
+def no_sidecar(store: Store) -> None:
+    path = store.path("preproc_flair", ONE_SAMPLE)
+    path.with_name(path.name.replace(".nii.gz", ".json")).write_text("{")
+
+
+def no_fact(store: Store) -> None:
+    path = store.path("preproc_flair", ONE_SAMPLE)
+    path.with_name(path.name.replace(".nii.gz", ".json")).write_text("{}")
+
+
+DAMAGES = {
+    other_lesions: "same lesions",
+    no_column: "volume_mm3",
+    no_number: "volume_mm3",
+    no_table: "saliency.tsv",
+    empty_table: "saliency.tsv",
+    no_file: "dseg.tsv is missing",
+    no_image: "mask.nii.gz",
+    no_sidecar: "FLAIR.json",
+    no_fact: "RegistrationSimilarity",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_visit_is_left_out_and_named(
+    damage: Callable[[Store], None], store: Store, tmp_path: Path
+) -> None:
+    damaged = publish_outputs(tmp_path)
+    damage(damaged)
+    group = collect(damaged)
+    (problem,) = group.problems
+    assert problem.startswith(f"{ONE_SAMPLE.name}: ")
+    assert DAMAGES[damage] in problem
+    assert "\n" not in problem
+    assert group.visits == tuple(visit for visit in sorted(VISITS) if visit != ONE_SAMPLE)
+    whole = collect(store).participants
+    others = whole[whole["participant_id"] != f"sub-{ONE_SAMPLE.participant}"]
+    pd.testing.assert_frame_equal(group.participants, others.reset_index(drop=True))
+
+
+def test_a_folder_of_damaged_visits_is_an_error(tmp_path: Path) -> None:
+    store = publish_outputs(tmp_path, [ONE_SAMPLE])
+    no_column(store)
+    with pytest.raises(DataError, match=rf"no complete visit.*{ONE_SAMPLE.name}.*volume_mm3"):
         collect(store)
 
 
