@@ -129,7 +129,7 @@ def test_every_file_is_in_the_table_of_outputs_and_every_output_is_there(run: Ru
         places = []
         if row.level is Level.GROUP:
             places = [row.path()]
-        elif row.level in (Level.LESION, Level.FIGURE) and row.key != "overview_figure":
+        elif row.level in (Level.LESION, Level.LESION_FIGURE):
             places = [row.path(visit, name) for visit in VISITS for name in LESIONS[visit]]
         else:
             places = [row.path(visit) for visit in VISITS]
@@ -141,6 +141,20 @@ def test_every_file_is_in_the_table_of_outputs_and_every_output_is_there(run: Ru
     logs = {path for path in found if re.fullmatch(r"logs/run-[0-9a-f]{32}\.(json|toml)", path)}
     assert len(logs) == 2
     assert found - logs == expected
+
+
+def test_the_readme_of_the_output_names_files_that_are_there(run: Run) -> None:
+    text = (run.store.root / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^- `(.*)`: ", text, re.MULTILINE)
+    assert len(shown) == len(DERIVATIVES)
+    label = WITH_LESIONS.participant
+    session = f"ses-{WITH_LESIONS.session}" if WITH_LESIONS.session else ""
+    for path in shown:
+        name = path.replace("LABEL", f"{label}_{session}" if session else label)
+        folder = f"sub-{label}/{session}/anat" if "/anat/" in path else Path(name).parent
+        if "/figures/" in path:
+            folder = f"sub-{label}/figures"
+        assert (run.store.root / folder / Path(name).name).is_file(), path
 
 
 def test_the_options_of_the_run_are_kept(run: Run) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bids_lesion_xai import __version__, errors
-from bids_lesion_xai.bids.derivatives import DERIVATIVES, Derivative, Level, bidsignore
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, bidsignore
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.cli.parser import build_parser
 from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE
@@ -31,7 +31,8 @@ def outputs_table() -> str:
     lines = ["| file | content | unit |", "| --- | --- | --- |"]
     for row in DERIVATIVES.values():
         sidecar = ", `.json`" if row.facts else ""
-        lines.append(f"| `{_example(row)}`{sidecar} | {row.description} | {row.units} |")
+        path = row.example(Visit("01")).as_posix()
+        lines.append(f"| `{path}`{sidecar} | {row.description} | {row.units} |")
     return "\n".join(lines)
 
 
@@ -52,12 +53,6 @@ def model_figures() -> str:
         cells += [f"{volume:.1f}" for volume in volumes]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _example(row: Derivative) -> str:
-    visit = None if row.level is Level.GROUP else Visit("01")
-    named = row.level is Level.LESION or row.key == "lesion_figure"
-    return row.path(visit, "L001" if named else None).as_posix()
 
 
 GENERATED = {

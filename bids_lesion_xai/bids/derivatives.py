@@ -25,8 +25,12 @@ class Level(Enum):
     VISIT = "visit"
     LESION = "lesion"
     FIGURE = "figure"
+    LESION_FIGURE = "lesion figure"
     REPORT = "report"
     GROUP = "group"
+
+
+_FIGURES = (Level.FIGURE, Level.LESION_FIGURE)
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Derivative:
         visit : Visit
             For every level but ``GROUP``.
         lesion : str
-            Name of the lesion, e.g. ``L001``, for the levels ``LESION`` and ``FIGURE``.
+            Name of the lesion, e.g. ``L001``, for the levels ``LESION`` and ``LESION_FIGURE``.
         """
         if visit is None:
             return Path(self.suffix + self.extension)
@@ -101,9 +105,16 @@ class Derivative:
         name = format_name(
             {**visit.entities, **self.entities, **label}, self.suffix, self.extension
         )
-        if self.level is Level.FIGURE:
+        if self.level in _FIGURES:
             return Path(f"sub-{visit.participant}", "figures", name)
         return visit.folder / "anat" / name
+
+    def example(self, visit: Visit) -> Path:
+        """Return `path` for `visit`, and its first lesion, where there is one file for each."""
+        of_lesion = self.level in (Level.LESION, Level.LESION_FIGURE)
+        return self.path(
+            None if self.level is Level.GROUP else visit, "L001" if of_lesion else None
+        )
 
 
 _LESION_COLUMNS = {
@@ -326,7 +337,7 @@ DERIVATIVES: dict[str, Derivative] = {
         ),
         Derivative(
             "lesion_figure",
-            Level.FIGURE,
+            Level.LESION_FIGURE,
             "saliency",
             ".png",
             "FLAIR, T1w and both saliency maps of one lesion",
@@ -399,7 +410,7 @@ def bidsignore() -> str:
     """
     patterns = {"figures", "logs"}
     for row in DERIVATIVES.values():
-        if row.standard or row.level is Level.FIGURE:
+        if row.standard or row.level in _FIGURES:
             continue
         if row.level is Level.REPORT:
             patterns.add(f"*{row.extension}")

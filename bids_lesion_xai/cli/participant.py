@@ -101,9 +101,7 @@ def _write_dataset_files(store: Store, config: RunConfig) -> None:
     store.write_text("dataset_description.json", description)
     store.write_text(".bidsignore", bidsignore())
     outputs = "".join(
-        f"- `{row.path(Visit('LABEL'), 'L001') if row.level.value != 'group' else row.path()}`: "
-        f"{row.description}\n"
-        for row in DERIVATIVES.values()
+        f"- `{row.example(Visit('LABEL'))}`: {row.description}\n" for row in DERIVATIVES.values()
     )
     readme = Path(__file__).parent.parent / "reports" / "templates" / "output_readme.md"
     text = readme.read_text(encoding="utf-8").replace("VERSION", __version__)

@@ -38,7 +38,7 @@ def facts_of(key: str) -> dict[str, Any]:
 def publish_all(store: Store, source: Path, visit: Visit) -> None:
     for key, row in DERIVATIVES.items():
         if row.level is not Level.GROUP:
-            lesion = "L001" if row.level in (Level.LESION, Level.FIGURE) else None
+            lesion = "L001" if row.level in (Level.LESION, Level.LESION_FIGURE) else None
             store.publish(key, source, facts_of(key), visit=visit, lesion=lesion)
 
 
