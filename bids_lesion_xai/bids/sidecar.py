@@ -50,7 +50,7 @@ def dataset_description(bids_dir: Path, output_dir: Path) -> dict[str, Any]:
     bids_dir, output_dir : Path
         The raw dataset is linked by its DOI or, without one, by its path relative to the output.
     """
-    raw = _read_description(bids_dir)
+    raw = read_description(bids_dir)
     doi = raw.get("DatasetDOI")
     link = str(doi) if doi else Path(os.path.relpath(bids_dir, output_dir)).as_posix()
     container = {
@@ -99,9 +99,10 @@ def to_json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _read_description(bids_dir: Path) -> dict[str, Any]:
+def read_description(dataset: Path) -> dict[str, Any]:
+    """Return the content of `dataset_description.json`; empty where there is none to read."""
     try:
-        content = json.loads((bids_dir / "dataset_description.json").read_text(encoding="utf-8"))
+        content = json.loads((dataset / "dataset_description.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

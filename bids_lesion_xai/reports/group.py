@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from bids_lesion_xai.bids.derivatives import CHANNELS, DERIVATIVES
+from bids_lesion_xai.bids.sidecar import read_description
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.group.collect import Collection, collect, write_table
@@ -78,7 +79,7 @@ def _content(store: Store, group: Collection) -> dict[str, Any]:
     people = participant_means(visits, ("n_lesions", "lesion_volume_mm3"))
     rows: list[dict[str, Any]] = visits.to_dict("records")  # type: ignore[assignment]
     return {
-        "dataset": page.dataset_name(store.root),
+        "dataset": read_description(store.root).get("Name", ""),
         "summary": {
             "n_participants": len(people),
             "n_visits": len(visits),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -97,14 +96,6 @@ def render(template: str, content: Mapping[str, Any]) -> str:
         profile=PROFILE,
     )
     return environment.get_template(template).render(content)
-
-
-def dataset_name(root: Path) -> str:
-    """Return the name of the dataset in the folder `root`; empty if it has none."""
-    path = root / "dataset_description.json"
-    if not path.is_file():
-        return ""
-    return str(json.loads(path.read_text(encoding="utf-8")).get("Name", ""))
 
 
 def is_missing(value: Any) -> bool:

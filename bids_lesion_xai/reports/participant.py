@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bids_lesion_xai.bids.derivatives import CHANNELS, DERIVATIVES
+from bids_lesion_xai.bids.sidecar import read_description
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.group.collect import visit_lesions, visit_summary
@@ -49,7 +50,7 @@ def write_report(store: Store, visit: Visit) -> Path:
     rows: list[dict[str, Any]] = lesions.to_dict("records")  # type: ignore[assignment]
     content = {
         "visit": visit,
-        "dataset": page.dataset_name(store.root),
+        "dataset": read_description(store.root).get("Name", ""),
         "summary": visit_summary(store, visit, lesions),
         "segmentation": store.facts("lesion_labels", visit),
         "saliency": store.facts("saliency_table", visit),
