@@ -21,7 +21,7 @@ from bids_lesion_xai.reports.figures import draw_lesion, draw_overview
 from bids_lesion_xai.reports.slices import Crop, Scan, crop_offset
 
 _FIGURE_DPI = 144
-_PROFILE_MARGINS = {"left": 0.15, "right": 0.985, "bottom": 0.19, "top": 0.97}
+_PROFILE_MARGINS = {"left": 0.15, "right": 0.985, "bottom": 0.19, "top": 0.9}
 _COLUMNS = {**DERIVATIVES["lesion_table"].columns, **DERIVATIVES["saliency_table"].columns}
 _SALIENCY_FACTS = (
     ("Method", "Explanation"),
@@ -100,6 +100,8 @@ def draw_profile(row: dict[str, Any]) -> str:
             axes.plot(places, values, marker, markersize=5, label=name, **style)
             axes.errorbar(0, values[0], row[f"{channel}_mean_inside_se"], capsize=4, **style)
         page.profile_axis(axes)
+        # Small values share a power of ten, so that their labels leave room for the axis' name.
+        axes.ticklabel_format(axis="y", scilimits=(-2, 3), useMathText=True)
         axes.legend()
         return page.chart_uri(figure)
 
