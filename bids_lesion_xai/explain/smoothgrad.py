@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +18,7 @@ from torch.nn import functional
 
 from bids_lesion_xai.errors import DataError, UsageError
 from bids_lesion_xai.explain.box import Box, Indices
-from bids_lesion_xai.explain.engines import Engine, choose_engine
+from bids_lesion_xai.explain.engines import Engine, PrunedEngine, choose_engine
 from bids_lesion_xai.explain.noise import NoiseField
 from bids_lesion_xai.explain.region import Piece
 
@@ -96,6 +101,7 @@ def explain_lesions(
     visit: str = "",
     multiple: int = 1,
     engine: str = "auto",
+    n_threads: int = 1,
 ) -> Iterator[Attribution]:
     """Yield the SmoothGrad saliency of every lesion, one at a time.
 
@@ -124,6 +130,8 @@ def explain_lesions(
         for the prediction.
     engine : {"auto", "pruned", "whole"}
         See `choose_engine`.
+    n_threads : int
+        Threads on the CPU. With the pruned engine, their number changes no bit.
 
     Yields
     ------
@@ -141,25 +149,23 @@ def explain_lesions(
     doi 10.1038/s41598-026-36560-9.
     """
     _check(network, image, labels, aggregation, n_samples, sigma)
-    extent = tuple(side + -side % multiple for side in image.shape[1:])
-    chosen = choose_engine(network, engine)
-    scale = image.new_tensor(list(sigma))[:, None, None, None]
-    noise = NoiseField(seed, visit)
-    for lesion, target in _lesions(labels):
-        region = chosen.region(target, extent)
-        support = region.clip(tuple(image.shape[1:]))
-        clean = image[(slice(None), *support.slices((0, 0, 0)))]
-        voxels = labels[target.slices((0, 0, 0))] == lesion
-        samples = (
-            clean + scale * torch.from_numpy(noise.draw(i, len(image), support)).to(image)
-            for i in range(n_samples)
-        )
-        gradients = (
-            _gradient(chosen, sample, voxels, target, region, extent, _AGGREGATIONS[aggregation])
-            for sample in samples
-        )
-        inside = labels[support.slices((0, 0, 0))] == lesion
-        yield _average(gradients, lesion, support.start, inside)
+    common = _Common(
+        engine=choose_engine(network, engine),
+        image=image,
+        labels=labels,
+        extent=tuple(side + -side % multiple for side in image.shape[1:]),
+        scale=image.new_tensor(list(sigma))[:, None, None, None],
+        noise=NoiseField(seed, visit),
+        aggregate=_AGGREGATIONS[aggregation],
+    )
+    lesions = list(_lesions(labels))
+    jobs = ((*lesion, sample) for lesion in lesions for sample in range(n_samples))
+    with _workers(common.engine, n_threads) as workers:
+        gradients = _map_in_order(workers, common.gradient, jobs, ahead=2 * n_threads)
+        for lesion, target in lesions:
+            _, support = common.boxes(target)
+            inside = labels[support.slices((0, 0, 0))] == lesion
+            yield _average(islice(gradients, n_samples), lesion, support.start, inside)
 
 
 def _lesions(labels: torch.Tensor) -> Iterator[tuple[int, Box]]:
@@ -172,24 +178,70 @@ def _lesions(labels: torch.Tensor) -> Iterator[tuple[int, Box]]:
         yield lesion, Box(tuple(own.amin(0).tolist()), tuple(stop.tolist()))
 
 
-def _gradient(
-    engine: Engine,
-    sample: torch.Tensor,
-    voxels: torch.Tensor,
-    target: Box,
-    region: Box,
-    extent: Indices,
-    aggregate: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-) -> torch.Tensor:
-    """Return the saliency, shape (C, x, y, z), of a sample that lies at the start of `region`.
+@dataclass(frozen=True)
+class _Common:
+    """What the samples of all lesions have in common; `extent` is the padded shape (X, Y, Z)."""
 
-    `voxels`, bool, are the lesion's within the box `target`.
+    engine: Engine
+    image: torch.Tensor
+    labels: torch.Tensor
+    extent: Indices
+    scale: torch.Tensor
+    noise: NoiseField
+    aggregate: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+    def boxes(self, target: Box) -> tuple[Box, Box]:
+        """Return the region that the engine wants for `target`, and its part in the image."""
+        region = self.engine.region(target, self.extent)
+        return region, region.clip(tuple(self.image.shape[1:]))
+
+    def gradient(self, lesion: int, target: Box, sample: int) -> torch.Tensor:
+        """Return the saliency of one sample, shape (C, x, y, z), on the part in the image."""
+        region, support = self.boxes(target)
+        drawn = torch.from_numpy(self.noise.draw(sample, len(self.image), support))
+        clean = self.image[(slice(None), *support.slices((0, 0, 0)))]
+        noisy = (clean + self.scale * drawn.to(clean)).detach().requires_grad_()
+        after = [n - m for n, m in zip(region.shape, support.shape, strict=True)]
+        padded = functional.pad(noisy, [n for side in reversed(after) for n in (0, side)])
+        logits = self.engine.logits(Piece(padded[None], region.start, self.extent), target)
+        voxels = self.labels[target.slices((0, 0, 0))] == lesion
+        return self.aggregate(logits[0, LESION_CLASS][voxels], noisy)
+
+
+@contextmanager
+def _workers(engine: Engine, n_threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Give threads to run samples in.
+
+    The boxes of the pruned engine are too small to share the work on one among threads: each
+    thread works on a sample of its own, so that the number of threads changes no bit. A whole
+    volume takes much memory and shares well: its samples come one after the other.
     """
-    sample = sample.detach().requires_grad_()
-    after = [side - size for side, size in zip(region.shape, sample.shape[1:], strict=True)]
-    padded = functional.pad(sample, [n for side in reversed(after) for n in (0, side)])
-    logits = engine.logits(Piece(padded[None], region.start, extent), target)
-    return aggregate(logits[0, LESION_CLASS][voxels], sample)
+    before = torch.get_num_threads()
+    n_workers = n_threads if isinstance(engine, PrunedEngine) else 1
+    workers = ThreadPoolExecutor(
+        n_workers, initializer=torch.set_num_threads, initargs=(n_threads // n_workers,)
+    )
+    try:
+        yield workers
+    finally:
+        workers.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+
+
+def _map_in_order(
+    workers: ThreadPoolExecutor,
+    function: Callable[..., torch.Tensor],
+    jobs: Iterable[tuple[Any, ...]],
+    ahead: int,
+) -> Iterator[torch.Tensor]:
+    """Yield the results of `jobs` in their order, computing at most `ahead` of them in advance."""
+    pending: deque[Future[torch.Tensor]] = deque()
+    for job in jobs:
+        pending.append(workers.submit(function, *job))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
 def _average(

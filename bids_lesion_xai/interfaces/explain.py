@@ -73,7 +73,6 @@ class Explain(SimpleInterface):
         from bids_lesion_xai.explain.smoothgrad import explain_lesions
         from bids_lesion_xai.models.network import choose_device, load_network
 
-        torch.set_num_threads(self.inputs.n_threads)
         flair, grid = nifti.load(Path(self.inputs.flair_file))
         t1w, _ = nifti.load(Path(self.inputs.t1w_file))
         brain, _ = nifti.load(Path(self.inputs.brain_mask_file), np.bool_)
@@ -91,6 +90,7 @@ class Explain(SimpleInterface):
             seed=self.inputs.seed,
             visit=self.inputs.visit,
             multiple=bundle.multiple,
+            n_threads=1 if device.type == "cuda" else self.inputs.n_threads,
         )
         self._write(attributions, labels, grid, Path(runtime.cwd))
         facts_file = Path(runtime.cwd, "facts.json")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import captum.attr
@@ -150,6 +151,28 @@ def test_the_largest_magnitude_is_of_the_first_voxel_in_c_order_if_two_are_equal
     labels[3, 5, 5] = labels[5, 5, 5] = 1
     (found,) = explain(network, labels=labels, aggregation="max", multiple=1)
     assert found.dense(SHAPE)[0, :, 5, 5].tolist() == [0, 0, 1, 0, -1, 0, -1, 0, 0]
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "max"])
+def test_the_number_of_threads_changes_no_bit(aggregation: str) -> None:
+    image, network = small_image().float(), random_unet().float()
+    one, *others = (
+        explain(network, image, aggregation=aggregation, n_threads=n) for n in (1, 2, 5)
+    )
+    for several in others:
+        for found, expected in zip(several, one, strict=True):
+            assert_same_bits(found, expected)
+
+
+def test_one_who_stops_early_leaves_no_thread_and_no_setting() -> None:
+    settings, threads = torch.get_num_threads(), threading.active_count()
+    lesions = explain_lesions(
+        random_unet(), small_image(), three_lesions(), sigma=SIGMA, multiple=MULTIPLE, n_threads=2
+    )
+    assert next(lesions).lesion == 1
+    assert threading.active_count() > threads
+    lesions.close()
+    assert (torch.get_num_threads(), threading.active_count()) == (settings, threads)
 
 
 def test_without_noise_is_the_gradient_for_any_number_of_samples() -> None:
