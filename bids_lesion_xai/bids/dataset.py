@@ -43,6 +43,7 @@ _NAMES = {
     ],
 }
 # Labels that say "after contrast agent" without the entity ce-.
+_LABEL = re.compile(r"[0-9A-Za-z+]+")
 _POST_CONTRAST = re.compile(r"post|gad|gd", re.IGNORECASE)
 
 
@@ -126,6 +127,11 @@ def find_visits(
             skipped.append(SkippedVisit(Visit(label, sessions[0]), reason))
     for visit in found:
         if sessions and visit.session not in sessions:
+            continue
+        odd = [label for label in visit.entities.values() if not _LABEL.fullmatch(label)]
+        if odd:
+            reason = f"{visit.name}: {' and '.join(odd)} is no BIDS label (letters, digits, +)."
+            skipped.append(SkippedVisit(visit, reason))
             continue
         try:
             visits.append(_choose(layout, visit, bids_dir))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from bids_lesion_xai.bids.derivatives import DERIVATIVES
-from bids_lesion_xai.bids.naming import parse_name
 from bids_lesion_xai.bids.sidecar import sidecar, to_json
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import DataError, OutputError
@@ -130,12 +129,15 @@ class Store:
 
     def visits(self) -> list[Visit]:
         """Return the visits that are complete, in order."""
-        name = self.path(LAST_KEY, Visit("*")).name.removeprefix("sub-*")
-        found = []
-        for pattern in ("sub-*/anat", "sub-*/ses-*/anat"):
-            for path in self.root.glob(f"{pattern}/*{name}"):
-                entities = parse_name(path.name).entities
-                found.append(Visit(entities["sub"], entities.get("ses", "")))
+        labels = [
+            *((path.name, "") for path in self.root.glob("sub-*")),
+            *((path.parent.name, path.name) for path in self.root.glob("sub-*/ses-*")),
+        ]
+        visits = (
+            Visit(participant.removeprefix("sub-"), session.removeprefix("ses-"))
+            for participant, session in labels
+        )
+        found = [visit for visit in visits if self.path(LAST_KEY, visit).is_file()]
         return sorted(found)
 
 

@@ -39,7 +39,7 @@ class Visit:
         >>> Visit.parse("sub-01_ses-02")
         Visit(participant='01', session='02')
         """
-        entities = dict(pair.split("-") for pair in name.split("_"))
+        entities = dict(pair.split("-", 1) for pair in name.split("_"))
         return cls(entities["sub"], entities.get("ses", ""))
 
     @property

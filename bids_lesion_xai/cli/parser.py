@@ -25,13 +25,21 @@ _LEVELS = ("participant", "group")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults where there is something to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        empty = action.default is None or action.default is False or action.default == []
+        return action.help if empty else super()._get_help_string(action)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="bids-lesion-xai",
         description="Segment multiple sclerosis lesions in FLAIR and T1w of a BIDS dataset and "
         "explain every single lesion by SmoothGrad saliency maps. Research use only.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Formatter,
     )
     parser.add_argument("bids_dir", type=Path, help="root folder of a raw BIDS dataset")
     parser.add_argument("output_dir", type=Path, help="folder for the BIDS derivatives")
@@ -85,7 +93,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--threshold",
-        type=_fraction,
+        type=fraction,
         metavar="P",
         help="lesion probability from which a voxel is lesion; the model's own if not given",
     )
@@ -103,7 +111,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         help="; ".join(f"{name}: {text}" for name, text in AGGREGATIONS.items()),
     )
     group.add_argument(
-        "--n-samples", type=_positive, default=50, metavar="N", help="noise samples a lesion"
+        "--n-samples", type=positive, default=50, metavar="N", help="noise samples a lesion"
     )
     group.add_argument(
         "--noise-level",
@@ -135,14 +143,14 @@ def _add_resources(parser: argparse.ArgumentParser) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     group.add_argument(
         *("--nprocs", "--nthreads", "--n_cpus", "--n-cpus"),
-        type=_positive,
+        type=positive,
         default=cores,
         metavar="N",
         help="cores to use in all",
     )
     group.add_argument(
         *("--omp-nthreads", "--omp_nthreads"),
-        type=_positive,
+        type=positive,
         metavar="N",
         help="cores that one process uses for the network; --nprocs, at most 8, if not given",
     )
@@ -162,6 +170,11 @@ def parse(argv: list[str] | None = None) -> RunConfig:
     bids_dir, work_dir = options.bids_dir.resolve(), options.work_dir.resolve()
     if output_dir == bids_dir:
         parser.error("OUTPUT_DIR is BIDS_DIR; the input is never written to.")
+    if bids_dir in output_dir.parents and bids_dir / "derivatives" not in output_dir.parents:
+        parser.error(
+            f"OUTPUT_DIR {output_dir} lies inside BIDS_DIR; the input is never written to. Choose "
+            "another folder, or one in BIDS_DIR/derivatives."
+        )
     if bids_dir in (work_dir, *work_dir.parents):
         parser.error(f"--work-dir {work_dir} lies inside BIDS_DIR; the input is never written to.")
     if output_dir in (work_dir, *work_dir.parents):
@@ -193,7 +206,8 @@ def _labels(given: list[str], prefix: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(label.removeprefix(prefix) for label in given))
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Return the whole number of at least 1 that `text` states; for argparse."""
     return _number(int, text, lambda number: number >= 1, "a whole number of at least 1")
 
 
@@ -201,7 +215,8 @@ def _not_negative(text: str) -> float:
     return _number(float, text, lambda number: 0 <= number < inf, "a number of at least 0")
 
 
-def _fraction(text: str) -> float:
+def fraction(text: str) -> float:
+    """Return the number between 0 and 1 that `text` states; for argparse."""
     return _number(float, text, lambda number: 0 < number < 1, "a probability between 0 and 1")
 
 

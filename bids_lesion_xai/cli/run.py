@@ -10,10 +10,12 @@ import sys
 from types import FrameType
 
 from bids_lesion_xai.cli.parser import parse
+from bids_lesion_xai.cli.user import name_the_user
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.errors import (
     INPUT_OUTPUT_ERROR,
     SOME_VISITS_FAILED,
+    DataError,
     LesionXaiError,
     NotFoundError,
     OutputError,
@@ -28,11 +30,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` and return the exit code (see `bids_lesion_xai.errors`)."""
     config = parse(argv)
     _configure_logging(config.verbosity)
+    name_the_user()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         _require_input(config)
         _prepare_folders(config)
-        return max(_run_level(level, config) for level in config.levels)
+        return _run_levels(config)
     except LesionXaiError as error:
         log.error("%s", error)
         return error.exit_code
@@ -43,6 +46,20 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         log.error("interrupted; visits that are complete stay in the output folder")
         return _INTERRUPTED
+
+
+def _run_levels(config: RunConfig) -> int:
+    """Run the levels that were asked for; the worst exit code stays."""
+    code = 0
+    for level in config.levels:
+        try:
+            code = max(code, _run_level(level, config))
+        except DataError as error:
+            # If every visit failed, there is nothing for the group, and that is told already.
+            if not code:
+                raise
+            log.error("%s", error)
+    return code
 
 
 def _run_level(level: str, config: RunConfig) -> int:
@@ -74,6 +91,7 @@ def _configure_logging(verbosity: int) -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    log.error("terminated; visits that are complete stay in the output folder")
     raise SystemExit(128 + number)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bids_lesion_xai.cli.parser import fraction, positive
+from bids_lesion_xai.cli.user import name_the_user
 from bids_lesion_xai.errors import LesionXaiError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -52,12 +54,14 @@ def build_parser() -> argparse.ArgumentParser:
         "OUTPUT/folds, and state what these networks reach on the person left out; the bundle "
         "itself is trained on all",
     )
-    parser.add_argument("--steps", type=int, default=3000, help="optimiser steps")
-    parser.add_argument("--batch-size", type=int, default=2, help="patches in a step")
-    parser.add_argument("--patch-size", type=int, default=80, help="edge of a patch in voxels")
+    parser.add_argument("--steps", type=positive, default=3000, help="optimiser steps")
+    parser.add_argument("--batch-size", type=positive, default=2, help="patches in a step")
+    parser.add_argument(
+        "--patch-size", type=positive, default=80, help="edge of a patch in voxels"
+    )
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and patches")
-    parser.add_argument("--threshold", type=float, default=0.5, help="lesion probability")
+    parser.add_argument("--threshold", type=fraction, default=0.5, help="lesion probability")
     parser.add_argument("--workers", type=int, default=1, help="processes that make patches")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     return parser
@@ -66,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` and return the exit code."""
     options = build_parser().parse_args(argv)
+    name_the_user()
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )

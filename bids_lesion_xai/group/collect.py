@@ -70,7 +70,7 @@ def collect(store: Store) -> Collection:
             tables[visit] = table
     if not tables:
         message = (
-            f"{store.root.name} holds no complete visit. Run the participant level first, with "
+            f"{store.root} holds no complete visit. Run the participant level first, with "
             f"the same output folder. {' '.join(problems)}"
         ).rstrip()
         raise DataError(message)

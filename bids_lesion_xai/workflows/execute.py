@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import format_exc
@@ -17,7 +17,7 @@ from bids_lesion_xai.bids.store import LAST_KEY, Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.models.bundle import Bundle
-from bids_lesion_xai.workflows.names import visit_name
+from bids_lesion_xai.workflows.names import workflow_name, workflow_of
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def run_visits(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle)
             },
             "logging": {
                 "log_to_file": "false",
-                "workflow_level": "INFO" if config.verbosity else "WARNING",
+                "workflow_level": "INFO" if config.verbosity else "CRITICAL",
                 "interface_level": "DEBUG" if config.verbosity > 1 else "INFO",
                 "utils_level": "WARNING",
             },
@@ -92,14 +92,15 @@ def run_visits(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle)
     logging.getLogger("nipype").handlers.clear()
     store = Store(config.output_dir)
     before = {inputs.visit: _completed_ns(store, inputs.visit) for inputs in visits}
+    names = {workflow_name(inputs.visit.name): inputs.visit.name for inputs in visits}
     problem = ""
     try:
-        init_run_wf(visits, config, bundle).run(plugin=WorkersPlugin(config.n_procs))
+        init_run_wf(visits, config, bundle).run(plugin=WorkersPlugin(config.n_procs, names))
     except Exception:
         # Either a node failed, and left its own crash file, or nothing could run at all.
         problem = format_exc()
         log.debug("nipype: %s", problem)
-    crashes = _read_crashes(crash_dir)
+    crashes = _read_crashes(crash_dir, names)
     silent = (_NO_RESULT, "") if crashes else (_reason(problem), problem)
     return [
         Failure(inputs.visit, *crashes.get(inputs.visit.name, silent))
@@ -115,13 +116,13 @@ def _completed_ns(store: Store, visit: Visit) -> int | None:
     return mark.stat().st_mtime_ns if mark.exists() else None
 
 
-def _read_crashes(crash_dir: Path) -> dict[str, tuple[str, str]]:
+def _read_crashes(crash_dir: Path, names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Return reason and log of the first crash of each visit, by the name of the visit."""
     crashes: dict[str, tuple[str, str]] = {}
     for path in sorted(crash_dir.glob("crash*.txt")):
         text = path.read_text(encoding="utf-8", errors="replace")
         # The first line is: Node: RUN_wf.sub_01_ses_02_wf.NODE
-        visit = visit_name(text.partition("\n")[0])
+        visit = names.get(workflow_of(text.partition("\n")[0]), "")
         crashes.setdefault(visit, (_reason(text).removeprefix(f"{visit}: "), text))
     return crashes
 

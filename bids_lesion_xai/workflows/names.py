@@ -3,24 +3,24 @@
 
 from __future__ import annotations
 
+import re
 
-def workflow_name(visit_name: str) -> str:
+
+def workflow_name(visit: str) -> str:
     """Return the name of the graph of a visit.
 
-    >>> workflow_name("sub-01_ses-02")
-    'sub_01_ses_02_wf'
+    >>> workflow_name("sub-01_ses-a+b")
+    'sub_01_ses_a_b_wf'
     """
-    return visit_name.replace("-", "_") + "_wf"
+    return re.sub(r"\W", "_", visit.replace("-", "_")) + "_wf"
 
 
-def visit_name(node: str) -> str:
-    """Return the name of the visit that a node belongs to, from the node's full name.
+def workflow_of(node: str) -> str:
+    """Return the name of the graph of the visit that a node belongs to, from its full name.
 
     It is empty if the name is of another kind.
 
-    >>> visit_name("run_wf.sub_01_ses_02_wf.preprocess_wf.register_flair")
-    'sub-01_ses-02'
+    >>> workflow_of("run_wf.sub_01_ses_02_wf.preprocess_wf.register_flair")
+    'sub_01_ses_02_wf'
     """
-    _, _, rest = node.partition(".")
-    words = rest.partition(".")[0].removesuffix("_wf").split("_")
-    return "_".join(map("-".join, zip(words[::2], words[1::2], strict=False)))
+    return node.partition(".")[2].partition(".")[0]

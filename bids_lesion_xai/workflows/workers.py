@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -18,7 +21,7 @@ from nipype import logging as nipype_logging
 from nipype.pipeline.engine import Node
 from nipype.pipeline.plugins import MultiProcPlugin
 
-from bids_lesion_xai.workflows.names import visit_name
+from bids_lesion_xai.workflows.names import workflow_of
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +44,13 @@ class WorkersPlugin(MultiProcPlugin):  # type: ignore[misc]
     Parameters
     ----------
     n_procs : int
+    names : mapping of str to str
+        Names of the graphs of the visits to those of the visits, for messages.
     """
 
-    def __init__(self, n_procs: int) -> None:
+    def __init__(self, n_procs: int, names: Mapping[str, str]) -> None:
         super().__init__({"n_procs": n_procs, "raise_insufficient": False})
+        self._names = names
         self._idle: list[ProcessPoolExecutor] = []
 
     def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
@@ -58,11 +64,11 @@ class WorkersPlugin(MultiProcPlugin):  # type: ignore[misc]
 
     def _sort_jobs(self, jobids: Iterable[int], scheduler: str | None = None) -> list[int]:
         """Return the jobs that may begin now, those of the visits that came first in front."""
-        names = [visit_name(node.fullname) for node in self.procs]
-        place = {name: index for index, name in enumerate(dict.fromkeys(names))}
+        graphs = [workflow_of(node.fullname) for node in self.procs]
+        place = {name: index for index, name in enumerate(dict.fromkeys(graphs))}
         free_gb, free_procs, _ = self._check_resources(self.pending_tasks)
         chosen = []
-        for job in sorted(jobids, key=lambda job: (place[names[job]], job)):
+        for job in sorted(jobids, key=lambda job: (place[graphs[job]], job)):
             free_gb -= min(self.procs[job].mem_gb, self.memory_gb)
             free_procs -= min(self.procs[job].n_procs, self.processors)
             if free_gb < 0 or free_procs < 0:
@@ -73,7 +79,8 @@ class WorkersPlugin(MultiProcPlugin):  # type: ignore[misc]
     def _submit_job(self, node: Node, updatehash: bool = False) -> int:
         step, total = int(self.proc_done.sum()), len(self.proc_done)
         what = node.name.replace("_", " ")
-        log.info("%s: %s (step %d of %d)", visit_name(node.fullname), what, step, total)
+        visit = self._names.get(workflow_of(node.fullname), "")
+        log.info("%s: %s (step %d of %d)", visit, what, step, total)
         self._taskid += 1
         self._task_obj[self._taskid] = self._submit(node, updatehash)
         return int(self._taskid)
@@ -115,11 +122,19 @@ def _formatters() -> list[logging.Formatter]:
 
 
 def _start(formatters: list[logging.Formatter]) -> None:
-    """Let a worker write its messages as the main process does, and leave Ctrl-C to that."""
+    """Let a worker write its messages as the main process does, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     for handler in logging.getLogger("nipype").handlers:
         for formatter in formatters:
             handler.setFormatter(formatter)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, however that ended."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _run(node: Node, updatehash: bool) -> Lines | None:

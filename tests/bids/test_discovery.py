@@ -465,6 +465,16 @@ def test_a_named_participant_without_any_named_session_is_skipped_aloud(root: Pa
     ]
 
 
+@pytest.mark.parametrize("label", ["a-b", "a.b", "ä"])
+def test_a_label_that_bids_does_not_know_is_skipped_aloud(root: Path, label: str) -> None:
+    add_all(root, *pair("sub-a"), *pair(f"sub-{label}"), *pair("sub-a+b"))
+    visits, skips = find_visits(root, (), ())
+    assert [inputs.visit for inputs in visits] == [Visit("a"), Visit("a+b")]
+    (skip,) = skips
+    assert skip.visit == Visit(label)
+    assert f"{label} is no BIDS label" in skip.reason
+
+
 def test_a_long_list_of_participants_is_cut(root: Path) -> None:
     for number in range(30):
         (root / f"sub-{number:02}").mkdir(parents=True)

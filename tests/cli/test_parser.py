@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bids_lesion_xai import __version__
-from bids_lesion_xai.cli.parser import parse
+from bids_lesion_xai.cli.parser import build_parser, parse
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE
 
@@ -217,6 +217,20 @@ def test_the_work_folder_is_not_inside_input_or_output(
     message = refusal(capsys, "bids", "out", "participant", "--work-dir", work)
     assert "--work-dir" in message
     assert f"inside {words}" in message
+
+
+@pytest.mark.parametrize("output", ["bids/sub-01", "bids/results", "bids/derivatives"])
+def test_the_output_is_in_the_input_among_its_derivatives_alone(
+    output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "lies inside BIDS_DIR" in refusal(capsys, "bids", output, "participant")
+
+
+def test_the_help_shows_no_default_that_says_nothing() -> None:
+    shown = build_parser().format_help()
+    assert "(default: 50)" in shown
+    for nothing in ("None", "[]", "False"):
+        assert f"(default: {nothing})" not in shown
 
 
 def test_folders_beside_the_input_or_around_it_are_fine() -> None:

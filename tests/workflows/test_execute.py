@@ -29,7 +29,11 @@ from tests.bundles import write_small_bundle
 from tests.nodes import Step
 from tests.rawdata import BALLS, write_raw
 
-GOOD, TRUNCATED, CONSTANT = Visit("01", "02"), Visit("02", "01"), Visit("mysub")
+GOOD, TRUNCATED, CONSTANT = Visit("01", "02"), Visit("02", "01"), Visit("my+sub")
+NAMES = {
+    workflow_name(visit.name): visit.name
+    for visit in (GOOD, TRUNCATED, CONSTANT, Visit("ses", "sub"))
+}
 NO_MESSAGE = "stopped without a message; out of memory is a common reason"
 
 
@@ -196,13 +200,13 @@ def test_a_crash_is_read_with_its_visit(
     tmp_path: Path, visit: Visit, error: Exception, reason: str
 ) -> None:
     text = _crash(tmp_path, visit, error)
-    assert _read_crashes(tmp_path) == {visit.name: (reason, text)}
+    assert _read_crashes(tmp_path, NAMES) == {visit.name: (reason, text)}
 
 
 def test_of_two_crashes_of_a_visit_the_first_counts(tmp_path: Path) -> None:
     first = _crash(tmp_path, GOOD, ValueError("first"), "aaa")
     _crash(tmp_path, GOOD, ValueError("second"), "bbb")
-    assert _read_crashes(tmp_path) == {GOOD.name: ("ValueError: first", first)}
+    assert _read_crashes(tmp_path, NAMES) == {GOOD.name: ("ValueError: first", first)}
 
 
 @pytest.mark.parametrize("text", ["", "\n", "Node: x", "nothing.that looks\nlike a crash"])
@@ -211,7 +215,7 @@ def test_a_crash_file_without_a_traceback_is_no_crash_of_the_reader(
 ) -> None:
     crash = _crash(tmp_path, GOOD, ValueError("told"))
     (tmp_path / "crash-0.txt").write_text(text)
-    found = _read_crashes(tmp_path)
+    found = _read_crashes(tmp_path, NAMES)
     assert found[GOOD.name] == ("ValueError: told", crash)
     assert {reason for visit, (reason, _) in found.items() if visit != GOOD.name} <= {NO_MESSAGE}
 
@@ -221,4 +225,4 @@ def test_a_crash_file_that_ends_after_its_first_line_has_a_visit_and_no_message(
 ) -> None:
     line = f"Node: bids_lesion_xai_wf.{workflow_name(GOOD.name)}.explain\n"
     (tmp_path / "crash-0.txt").write_text(line)
-    assert _read_crashes(tmp_path) == {GOOD.name: (NO_MESSAGE, line)}
+    assert _read_crashes(tmp_path, NAMES) == {GOOD.name: (NO_MESSAGE, line)}

@@ -6,6 +6,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -65,7 +67,7 @@ def run(folder: Path, *chains: list[Node], n_procs: int = 2) -> dict[str, int]:
         for first, second in pairwise(chain):
             workflow.connect(first, "process", second, "before")
     try:
-        workflow.run(plugin=WorkersPlugin(n_procs))
+        workflow.run(plugin=WorkersPlugin(n_procs, {}))
     except RuntimeError:
         assert list((folder / "crash").iterdir())
     found = {}
@@ -155,7 +157,8 @@ def test_the_visit_that_was_begun_first_is_done_first(
         wide._n_procs = 2
         workflow.add_nodes([visit])
     with caplog.at_level("INFO", "bids_lesion_xai.workflows.workers"):
-        workflow.run(plugin=WorkersPlugin(2))
+        names = {workflow_name(visit): visit for visit in ("sub-01", "sub-02", "sub-03")}
+        workflow.run(plugin=WorkersPlugin(2, names))
     told = [one for one in caplog.records if one.name == "bids_lesion_xai.workflows.workers"]
     begun = [record.getMessage().partition(" (")[0] for record in told]
     # sub-02 takes all cores only after sub-01 let one go; sub-03 could have taken it before.
@@ -165,3 +168,35 @@ def test_the_visit_that_was_begun_first_is_done_first(
         *(f"sub-01: {step}" for step in steps[1:]),
         *(f"sub-03: {step}" for step in steps),
     ]
+
+
+ENDLESS = """
+import multiprocessing, sys, threading, time
+from nipype.pipeline.engine import Node, Workflow
+from bids_lesion_xai.workflows.workers import WorkersPlugin
+from tests.nodes import Step
+
+def tell():
+    while not multiprocessing.active_children():
+        time.sleep(0.1)
+    print(multiprocessing.active_children()[0].pid, flush=True)
+
+threading.Thread(target=tell, daemon=True).start()
+workflow = Workflow(name="run_wf", base_dir=sys.argv[1])
+workflow.add_nodes([Node(Step(end="never"), name="endless")])
+workflow.run(plugin=WorkersPlugin(1, {}))
+"""
+
+
+def test_a_worker_ends_with_a_main_process_that_was_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ENDLESS, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as main:
+        assert main.stdout is not None
+        line = next(line for line in main.stdout if line.strip().isdigit())
+        time.sleep(4)  # until the worker has imported what it needs
+        main.kill()
+    worker = Path("/proc", line.strip())
+    deadline = time.monotonic() + 20
+    while worker.exists() and "zombie" not in (worker / "status").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
