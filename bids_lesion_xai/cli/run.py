@@ -71,12 +71,14 @@ def _run_level(level: str, config: RunConfig) -> int:
     from bids_lesion_xai.bids.store import Store
     from bids_lesion_xai.reports.group import write_group
 
-    written, problems = write_group(Store(config.output_dir))
+    written, group = write_group(Store(config.output_dir))
     for path in written:
         log.info("wrote %s", path)
-    for problem in problems:
+    for difference in group.differences:
+        log.warning("the visits of the group were not processed alike: %s", difference)
+    for problem in group.problems:
         log.error("left out of the group: %s", problem)
-    return SOME_VISITS_FAILED if problems else 0
+    return SOME_VISITS_FAILED if group.problems else 0
 
 
 def _configure_logging(verbosity: int) -> None:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,12 @@ _PARTICIPANT_COLUMNS = tuple(DERIVATIVES["group_participants"].columns)
 # The columns of participants that are means over the lesions of a column of the same name.
 _MEANS = {name: name for name in _PARTICIPANT_COLUMNS if name in _LESION_COLUMNS[2:]}
 
+# Sidecar keys; numbers of visits that differ in one of them do not compare.
+_SETTINGS = (
+    *("Model", "Threshold", "MinimumVolume_mm3", "Connectivity"),
+    *("Method", "Aggregation", "Target", "NumberOfSamples", "NoiseLevel"),
+)
+
 
 @dataclass(frozen=True)
 class Collection:
@@ -42,12 +50,15 @@ class Collection:
         In the order of the rows of `participants`.
     problems : tuple of str
         Why other visits are left out: their files are damaged.
+    differences : tuple of str
+        Settings that the visits were not all processed with, so that their numbers do not compare.
     """
 
     lesions: pd.DataFrame
     participants: pd.DataFrame
     visits: tuple[Visit, ...]
     problems: tuple[str, ...]
+    differences: tuple[str, ...]
 
 
 def collect(store: Store) -> Collection:
@@ -59,15 +70,17 @@ def collect(store: Store) -> Collection:
         The folder holds no complete visit, or all are damaged.
     """
     tables: dict[Visit, pd.DataFrame] = {}
-    rows, problems = [], []
+    rows, settings, problems = [], [], []
     for visit in store.visits():
         try:
             table = visit_lesions(store, visit)
-            rows.append(visit_summary(store, visit, table))
+            row, chosen = visit_summary(store, visit, table), visit_settings(store, visit)
         except DataError as error:
             problems.append(f"{visit.name}: {error}")
         else:
             tables[visit] = table
+            rows.append(row)
+            settings.append(chosen)
     if not tables:
         message = (
             f"{store.root} holds no complete visit. Run the participant level first, with "
@@ -82,6 +95,7 @@ def collect(store: Store) -> Collection:
         pd.DataFrame(rows)[list(_PARTICIPANT_COLUMNS)],
         tuple(tables),
         tuple(problems),
+        tuple(_differences(settings)),
     )
 
 
@@ -133,6 +147,24 @@ def visit_summary(store: Store, visit: Visit, lesions: pd.DataFrame) -> dict[str
         "brain_volume_mm3": _brain_volume_mm3(store.path("brain_mask", visit)),
         "registration_similarity": store.facts("preproc_flair", visit)["RegistrationSimilarity"],
     }
+
+
+def visit_settings(store: Store, visit: Visit) -> dict[str, str]:
+    """Return the settings that a visit's numbers depend on, as text."""
+    facts = {**store.facts("lesion_labels", visit), **store.facts("saliency_table", visit)}
+    return {name: json.dumps(facts[name], sort_keys=True) for name in _SETTINGS}
+
+
+def _differences(settings: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yield each setting that has several values, with the number of visits for each value."""
+    for name in _SETTINGS:
+        counts = Counter(chosen[name] for chosen in settings)
+        if len(counts) > 1:
+            values = (
+                f"{value} ({count} of {len(settings)} visits)"
+                for value, count in sorted(counts.items())
+            )
+            yield f"{name}: {', '.join(values)}"
 
 
 def _brain_volume_mm3(path: Path) -> float:

@@ -41,14 +41,14 @@ _MAX_VECTOR_POINTS = 2000
 _MAX_NAMES = 24
 
 
-def write_group(store: Store) -> tuple[list[Path], tuple[str, ...]]:
+def write_group(store: Store) -> tuple[list[Path], Collection]:
     """Write the group tables and the group report.
 
     Returns
     -------
     written : list of Path
-    problems : tuple of str
-        Why some visits are left out.
+    group : Collection
+        What was written, why some visits are left out, and settings that differ.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def write_group(store: Store) -> tuple[list[Path], tuple[str, ...]]:
     written = [_publish_table(store, key, table, group.visits) for key, table in tables.items()]
     html = page.render("group.html", _content(store, group))
     written.append(store.write_text(DERIVATIVES["group_report"].path(), html))
-    return written, group.problems
+    return written, group
 
 
 def _publish_table(store: Store, key: str, table: pd.DataFrame, visits: Sequence[Visit]) -> Path:
@@ -88,6 +88,8 @@ def _content(store: Store, group: Collection) -> dict[str, Any]:
             "median_lesions": float(people["n_lesions"].median()),
             "median_volume_mm3": float(people["lesion_volume_mm3"].median()),
         },
+        "problems": group.problems,
+        "differences": group.differences,
         "means": means.to_dict("index"),
         "min_participants": MIN_PARTICIPANTS,
         "n_resamples": N_RESAMPLES,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,6 +158,21 @@ def test_a_damaged_visit_is_left_out_and_named(
     whole = collect(store).participants
     others = whole[whole["participant_id"] != f"sub-{ONE_SAMPLE.participant}"]
     pd.testing.assert_frame_equal(group.participants, others.reset_index(drop=True))
+
+
+def test_visits_that_were_processed_alike_have_no_differences(store: Store) -> None:
+    assert not any("Aggregation" in difference for difference in collect(store).differences)
+
+
+def test_settings_that_differ_are_named_with_their_values(tmp_path: Path) -> None:
+    store = publish_outputs(tmp_path)
+    path = store.path("saliency_table", ONE_SAMPLE).with_suffix(".json")
+    facts = json.loads(path.read_text())
+    other = f"not {facts['Aggregation']}"
+    path.write_text(json.dumps(facts | {"Aggregation": other}))
+    (found,) = (one for one in collect(store).differences if one.startswith("Aggregation: "))
+    assert f'"{other}" (1 of {len(VISITS)} visits)' in found
+    assert f'"{facts["Aggregation"]}" ({len(VISITS) - 1} of {len(VISITS)} visits)' in found
 
 
 def test_a_folder_of_damaged_visits_is_an_error(tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ def report(store: Store) -> Html:
 
 
 def test_the_files_written_are_the_tables_and_the_report(tmp_path: Path) -> None:
-    written, problems = write_group(publish_outputs(tmp_path, [TWO_SESSIONS[0]]))
-    assert problems == ()
+    written, group = write_group(publish_outputs(tmp_path, [TWO_SESSIONS[0]]))
+    assert group.problems == group.differences == ()
     assert [path.relative_to(tmp_path).as_posix() for path in written] == [
         "group_lesions.tsv",
         "group_participants.tsv",
