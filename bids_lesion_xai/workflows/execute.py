@@ -22,6 +22,7 @@ from bids_lesion_xai.workflows.names import workflow_name, workflow_of
 log = logging.getLogger(__name__)
 
 _NO_RESULT = "stopped without a message; out of memory is a common reason"
+_STALE = " (the results of an earlier run stay)"
 # What a traceback says of an exception of this package, up to an empty line, or of any other.
 _OWN_ERROR = re.compile(
     r"^\s*bids_lesion_xai\.errors\.\w+: (.+?)\s*(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL
@@ -57,15 +58,40 @@ def run_visits(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle)
     bundle : Bundle
         Read from ``config.model``.
     """
-    # nipype asks a server for its newest version at import, unless told not to.
-    os.environ["NO_ET"] = "1"
-    from nipype import config as nipype_config
-
+    crash_dir = config.work_dir / f"crash-{uuid.uuid4().hex}"
+    crash_dir.mkdir(parents=True)
+    _configure_nipype(config, crash_dir)
     from bids_lesion_xai.workflows.participant import init_run_wf
     from bids_lesion_xai.workflows.workers import WorkersPlugin
 
-    crash_dir = config.work_dir / f"crash-{uuid.uuid4().hex}"
-    crash_dir.mkdir(parents=True)
+    store = Store(config.output_dir)
+    before = {inputs.visit: _completed_ns(store, inputs.visit) for inputs in visits}
+    names = {workflow_name(inputs.visit.name): inputs.visit.name for inputs in visits}
+    problem = ""
+    try:
+        init_run_wf(visits, config, bundle).run(plugin=WorkersPlugin(config.n_procs, names))
+    except Exception:
+        # Either a node failed, and left its own crash file, or nothing could run at all.
+        problem = format_exc()
+        log.debug("nipype: %s", problem)
+    crashes = _read_crashes(crash_dir, names)
+    silent = (_NO_RESULT, "") if crashes else (_reason(problem), problem)
+    failures = []
+    for visit, completed_before in before.items():
+        completed = _completed_ns(store, visit)
+        if visit.name in crashes or completed in (None, completed_before):
+            reason, text = crashes.get(visit.name, silent)
+            stale = completed is not None and completed == completed_before
+            failures.append(Failure(visit, reason + _STALE if stale else reason, text))
+    return failures
+
+
+def _configure_nipype(config: RunConfig, crash_dir: Path) -> None:
+    # nipype asks a server for its newest version at import, unless told not to.
+    os.environ["NO_ET"] = "1"
+    from nipype import config as nipype_config
+    from nipype import logging as nipype_logging
+
     nipype_config.update_config(
         {
             "execution": {
@@ -79,35 +105,16 @@ def run_visits(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle)
             },
             "logging": {
                 "log_to_file": "false",
+                # Its errors are tracebacks, which are in the crash files too.
                 "workflow_level": "INFO" if config.verbosity else "CRITICAL",
                 "interface_level": "DEBUG" if config.verbosity > 1 else "INFO",
                 "utils_level": "WARNING",
             },
         }
     )
-    from nipype import logging as nipype_logging
-
     nipype_logging.update_logging(nipype_config)
     # Its messages go on to the app's own handler; nipype's would say them a second time.
     logging.getLogger("nipype").handlers.clear()
-    store = Store(config.output_dir)
-    before = {inputs.visit: _completed_ns(store, inputs.visit) for inputs in visits}
-    names = {workflow_name(inputs.visit.name): inputs.visit.name for inputs in visits}
-    problem = ""
-    try:
-        init_run_wf(visits, config, bundle).run(plugin=WorkersPlugin(config.n_procs, names))
-    except Exception:
-        # Either a node failed, and left its own crash file, or nothing could run at all.
-        problem = format_exc()
-        log.debug("nipype: %s", problem)
-    crashes = _read_crashes(crash_dir, names)
-    silent = (_NO_RESULT, "") if crashes else (_reason(problem), problem)
-    return [
-        Failure(inputs.visit, *crashes.get(inputs.visit.name, silent))
-        for inputs in visits
-        if inputs.visit.name in crashes
-        or _completed_ns(store, inputs.visit) in (None, before[inputs.visit])
-    ]
 
 
 def _completed_ns(store: Store, visit: Visit) -> int | None:
