@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from traceback import format_exc
 from typing import Any
@@ -35,21 +34,6 @@ NAMES = {
     for visit in (GOOD, TRUNCATED, CONSTANT, Visit("ses", "sub"))
 }
 NO_MESSAGE = "stopped without a message; out of memory is a common reason"
-
-
-@pytest.fixture(autouse=True)
-def _in_time() -> Iterator[None]:
-    """Stop a run that waits forever."""
-
-    def stop(*_: Any) -> None:
-        message = "the run did not end"
-        raise TimeoutError(message)
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(120)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,21 +21,6 @@ from nipype.pipeline.engine.utils import load_resultfile
 from bids_lesion_xai.workflows.names import workflow_name
 from bids_lesion_xai.workflows.workers import WorkersPlugin
 from tests.nodes import Step
-
-
-@pytest.fixture(autouse=True)
-def _in_time() -> Iterator[None]:
-    """Stop a scheduler that waits forever."""
-
-    def stop(*_: Any) -> None:
-        message = "the run did not end"
-        raise TimeoutError(message)
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(100)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(autouse=True)
