@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from bids_lesion_xai.models.bundle import CHANNELS, sha256
+from bids_lesion_xai.conventions import CHANNELS
+from bids_lesion_xai.models.bundle import sha256
 from bids_lesion_xai.models.network import PUBLISHED_UNET, build, save_weights
 from tests.networks import randomised
 
@@ -57,7 +58,7 @@ def write_small_bundle(folder: Path, threshold: float = 0.5) -> Path:
     image = {
         "num_channels": len(CHANNELS),
         "spatial_shape": [f"{MULTIPLE}*n"] * 3,
-        "channel_def": {str(i): channel for i, channel in enumerate(CHANNELS)},
+        "channel_def": {str(i): channel for i, channel in enumerate(CHANNELS.values())},
     }
     metadata = {
         "name": "small",

@@ -16,9 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_lesion_xai.bids.derivatives import CHANNELS, DERIVATIVES, SHELLS_MM
+from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.conventions import CHANNELS, SHELLS_MM
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import Grid
 

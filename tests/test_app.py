@@ -16,11 +16,12 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_lesion_xai.bids.derivatives import CHANNELS, DERIVATIVES, Level
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, Level
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.validate import validate
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.cli.run import main
+from bids_lesion_xai.conventions import CHANNELS
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import centre_of_mass_mm
 from tests.bundles import REACH, write_small_bundle

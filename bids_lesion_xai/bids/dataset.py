@@ -42,8 +42,8 @@ _NAMES = {
         {"name": "extension", "pattern": "[^./]([.][^/]+)$"},
     ],
 }
-# Labels that say "after contrast agent" without the entity ce-.
 _LABEL = re.compile(r"[0-9A-Za-z+]+")
+# Labels that say "after contrast agent" without the entity ce-.
 _POST_CONTRAST = re.compile(r"post|gad|gd", re.IGNORECASE)
 
 

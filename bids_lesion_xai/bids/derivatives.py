@@ -14,9 +14,7 @@ from pathlib import Path
 
 from bids_lesion_xai.bids.naming import format_name
 from bids_lesion_xai.bids.visit import Visit
-
-SHELLS_MM = (1, 2, 3, 5, 10)
-CHANNELS = ("flair", "t1w")
+from bids_lesion_xai.conventions import CHANNELS, SHELLS_MM
 
 
 class Level(Enum):
@@ -139,7 +137,7 @@ _SALIENCY_UNITS = "logit per unit of normalised intensity"
 
 
 def _channel_columns(channel: str) -> dict[str, Column]:
-    name = {"flair": "FLAIR", "t1w": "T1w"}[channel]
+    name = CHANNELS[channel]
     distances = zip((0, *SHELLS_MM), SHELLS_MM, strict=False)
     error = "Monte-Carlo standard error over the noise samples"
     columns = {
@@ -319,7 +317,7 @@ DERIVATIVES: dict[str, Derivative] = {
                 (*_SALIENCY_FACTS, "InputChannel"),
                 standard=False,
             )
-            for channel, name in zip(CHANNELS, ("FLAIR", "T1w"), strict=True)
+            for channel, name in CHANNELS.items()
         ),
         *(
             Derivative(
@@ -333,7 +331,7 @@ DERIVATIVES: dict[str, Derivative] = {
                 _SALIENCY_UNITS,
                 standard=False,
             )
-            for channel, name in zip(CHANNELS, ("FLAIR", "T1w"), strict=True)
+            for channel, name in CHANNELS.items()
         ),
         Derivative(
             "lesion_figure",

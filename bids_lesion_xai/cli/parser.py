@@ -14,12 +14,12 @@ from typing import TypeVar
 
 from bids_lesion_xai import __version__
 from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3
 from bids_lesion_xai.explain.catalogue import AGGREGATIONS
 from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE
 
 _N = TypeVar("_N", int, float)
 
-_DEFAULT_MIN_VOLUME_MM3 = 6.0
 # In the order in which they run: the group level reads what the participant level writes.
 _LEVELS = ("participant", "group")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -100,7 +100,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--min-lesion-volume",
         type=_not_negative,
-        default=_DEFAULT_MIN_VOLUME_MM3,
+        default=DEFAULT_MIN_VOLUME_MM3,
         metavar="MM3",
         help="smaller lesions are dropped",
     )

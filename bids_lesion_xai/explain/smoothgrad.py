@@ -16,13 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from bids_lesion_xai.conventions import LESION_CLASS
 from bids_lesion_xai.errors import DataError, UsageError
 from bids_lesion_xai.explain.box import Box, Indices
 from bids_lesion_xai.explain.engines import Engine, PrunedEngine, choose_engine
 from bids_lesion_xai.explain.noise import NoiseField
 from bids_lesion_xai.explain.region import Piece
-
-LESION_CLASS = 1
 
 
 @dataclass(frozen=True)

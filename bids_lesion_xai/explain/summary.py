@@ -10,12 +10,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from bids_lesion_xai.conventions import CHANNELS, SHELLS_MM
 from bids_lesion_xai.explain.box import Box, bounding_box
 from bids_lesion_xai.explain.smoothgrad import Attribution
-
-# Outer edges in mm of the shells around a lesion; each begins where the one before ends.
-SHELLS_MM = (1, 2, 3, 5, 10)
-CHANNELS = ("flair", "t1w")
 
 
 def distance_mm(lesion: NDArray[np.bool_], spacing_mm: Sequence[float]) -> NDArray[np.float64]:
@@ -134,7 +131,7 @@ def lesion_numbers(
     error[place] = attribution.standard_error.numpy(force=True)
     numbers: dict[str, float] = {
         "n_samples": len(attribution.inside),
-        "flair_share": channel_share(values, CHANNELS.index("flair")),
+        "flair_share": channel_share(values, list(CHANNELS).index("flair")),
     }
     for i, channel in enumerate(CHANNELS):
         found = channel_numbers(values[i], error[i], distance, attribution.inside[:, i])

@@ -22,11 +22,12 @@ from nipype.interfaces.base import (
 )
 from numpy.typing import NDArray
 
+from bids_lesion_xai.conventions import CHANNELS
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import Grid
 from bids_lesion_xai.imaging.intensity import robust_range
 from bids_lesion_xai.lesions.table import lesion_name
-from bids_lesion_xai.models.bundle import CHANNELS, read_bundle
+from bids_lesion_xai.models.bundle import read_bundle
 
 if TYPE_CHECKING:
     from bids_lesion_xai.explain.smoothgrad import Attribution
@@ -120,7 +121,7 @@ class Explain(SimpleInterface):
             here = attribution.box.slices((0, 0, 0))
             whole[(slice(None), *here)] += values * (owner[here] == attribution.lesion)
             for channel, part in zip(CHANNELS, values, strict=True):
-                path = lesion_folder / f"{name}_{channel.lower()}.nii.gz"
+                path = lesion_folder / f"{name}_{channel}.nii.gz"
                 nifti.save(path, part, grid.crop(attribution.offset, part.shape))
             numbers = lesion_numbers(attribution, labels, grid.spacing_mm)
             rows.append({"index": attribution.lesion, "name": name, **numbers})
@@ -128,8 +129,8 @@ class Explain(SimpleInterface):
         table = pd.DataFrame(rows, columns=self.inputs.columns)
         table.to_csv(folder / "saliency.tsv", sep="\t", index=False, na_rep="n/a")
         for channel, values in zip(CHANNELS, whole, strict=True):
-            path = nifti.save(folder / f"saliency_{channel.lower()}.nii.gz", values, grid)
-            self._results[f"{channel.lower()}_file"] = str(path)
+            path = nifti.save(folder / f"saliency_{channel}.nii.gz", values, grid)
+            self._results[f"{channel}_file"] = str(path)
         self._results["table_file"] = str(folder / "saliency.tsv")
         self._results["lesion_folder"] = str(lesion_folder)
 

@@ -19,8 +19,7 @@ from nipype.interfaces.base import (
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, Level
 from bids_lesion_xai.bids.store import LAST_KEY, Store
 from bids_lesion_xai.bids.visit import Visit
-
-CHANNELS = {"flair": "FLAIR", "t1w": "T1w"}
+from bids_lesion_xai.conventions import CHANNELS
 
 
 class _PublishInput(BaseInterfaceInputSpec):

@@ -9,8 +9,6 @@ from scipy import ndimage
 
 # Voxels that share a face or an edge are neighbours: 18-connectivity, as published.
 CONNECTIVITY = ndimage.generate_binary_structure(3, 2)
-# The published minimum of more than 5 voxels on a 1 mm grid.
-DEFAULT_MIN_VOLUME_MM3 = 6.0
 
 
 def label_lesions(

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bids_lesion_xai.conventions import CHANNELS
 from bids_lesion_xai.errors import UnavailableError
 
 DEFAULT_BUNDLE = Path(__file__).parent / "flair_t1w_unet"
-CHANNELS = ("FLAIR", "T1w")
 # Classes of `monai.networks.nets` that a bundle may name.
 ALLOWED_NETWORKS = ("UNet", "DynUNet", "SwinUNETR")
 _WEIGHTS_SUFFIXES = (".safetensors", ".pt")
@@ -123,10 +123,11 @@ def _check(bundle: Bundle, channels: tuple[str, ...], n_channels: int) -> None:
             "plain values are read."
         )
         raise UnavailableError(message)
-    if channels != CHANNELS or n_channels != len(CHANNELS):
+    expected = tuple(CHANNELS.values())
+    if channels != expected or n_channels != len(expected):
         message = (
             f"Model {bundle.name} takes {n_channels} channels {channels}; exactly "
-            f"{CHANNELS} are expected, in this order."
+            f"{expected} are expected, in this order."
         )
         raise UnavailableError(message)
     if bundle.weights.suffix not in _WEIGHTS_SUFFIXES or not bundle.weights.is_file():

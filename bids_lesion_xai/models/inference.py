@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-LESION_CLASS = 1
+from bids_lesion_xai.conventions import LESION_CLASS
 
 
 def pad_to_multiple(image: torch.Tensor, multiple: int) -> torch.Tensor:

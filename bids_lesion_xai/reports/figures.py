@@ -20,7 +20,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_lesion_xai.reports.page import CHANNEL_COLOURS, CHANNEL_NAMES, number_text
+from bids_lesion_xai.conventions import CHANNELS
+from bids_lesion_xai.reports.page import CHANNEL_COLOURS, number_text
 from bids_lesion_xai.reports.slices import (
     Crop,
     Scan,
@@ -109,7 +110,7 @@ def draw_lesion(scan: Scan, index: int, saliency: Mapping[str, Crop], units: str
     limit = symmetric_limit(maps.values())
     scale = Normalize(-limit, limit)
     figure = Figure(figsize=(5.6, 6.16), facecolor=_GROUND)
-    for column, (channel, name) in enumerate(CHANNEL_NAMES.items()):
+    for column, (channel, name) in enumerate(CHANNELS.items()):
         above, below = (_lesion_panel(figure, column, row) for row in (0, 1))
         grey = scan.greys[channel]
         plane = scan.plane(channel, 2, window.k)

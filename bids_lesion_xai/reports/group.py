@@ -13,10 +13,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from bids_lesion_xai.bids.derivatives import CHANNELS, DERIVATIVES
+from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.bids.sidecar import read_description
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.conventions import CHANNELS
 from bids_lesion_xai.group.collect import Collection, collect, write_table
 from bids_lesion_xai.group.stats import (
     MIN_PARTICIPANTS,
@@ -169,7 +170,7 @@ def draw_profile(means: pd.DataFrame) -> str:
     """
     with page.chart(*_CHART_SIZE) as (figure, axes):
         page.zero_line(axes)
-        for channel, name in page.CHANNEL_NAMES.items():
+        for channel, name in CHANNELS.items():
             colour = page.CHANNEL_COLOURS[channel]
             rows = means.loc[[f"{channel}_{key}" for key, _ in page.PROFILE]]
             places = np.arange(len(rows))

@@ -19,10 +19,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bids_lesion_xai import __version__
-from bids_lesion_xai.bids.derivatives import SHELLS_MM
+from bids_lesion_xai.conventions import CHANNELS, SHELLS_MM
 from bids_lesion_xai.group.collect import MISSING
 
-CHANNEL_NAMES = {"flair": "FLAIR", "t1w": "T1w"}
 # Told apart by people with any colour vision, and read on white as on black.
 CHANNEL_COLOURS = {"flair": "#1a9a8a", "t1w": "#d0852a"}
 PLAIN_COLOUR = "#5b7fa6"
@@ -91,7 +90,7 @@ def render(template: str, content: Mapping[str, Any]) -> str:
     environment.filters.update(number=number_text, exact=exact_text, fact=fact_text)
     environment.globals.update(
         version=__version__,
-        channels=CHANNEL_NAMES,
+        channels=CHANNELS,
         colours=CHANNEL_COLOURS,
         profile=PROFILE,
     )

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from bids_lesion_xai.bids.derivatives import CHANNELS, DERIVATIVES
+from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.bids.sidecar import read_description
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.conventions import CHANNELS
 from bids_lesion_xai.group.collect import visit_lesions, visit_summary
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.reports import page
@@ -93,7 +94,7 @@ def draw_profile(row: dict[str, Any]) -> str:
     places = range(len(page.PROFILE))
     with page.chart(5.4, 2.6, _PROFILE_MARGINS) as (figure, axes):
         page.zero_line(axes)
-        for channel, name in page.CHANNEL_NAMES.items():
+        for channel, name in CHANNELS.items():
             style: dict[str, Any] = {"color": page.CHANNEL_COLOURS[channel], "clip_on": False}
             values = [row[f"{channel}_{key}"] for key, _ in page.PROFILE]
             marker = page.CHANNEL_MARKERS[channel] + "-"

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_lesion_xai.lesions.label import CONNECTIVITY, DEFAULT_MIN_VOLUME_MM3, label_lesions
+from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3
+from bids_lesion_xai.lesions.label import CONNECTIVITY, label_lesions
 from bids_lesion_xai.models.inference import lesion_probability, whole_volume_logits
 from bids_lesion_xai.models.network import PUBLISHED_MULTIPLE
 from bids_lesion_xai.training.scans import LabelledScan

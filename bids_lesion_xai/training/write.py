@@ -13,7 +13,8 @@ import monai
 import numpy as np
 import torch
 
-from bids_lesion_xai.models.bundle import CHANNELS, sha256
+from bids_lesion_xai.conventions import CHANNELS
+from bids_lesion_xai.models.bundle import sha256
 from bids_lesion_xai.models.network import PUBLISHED_MULTIPLE, PUBLISHED_UNET, save_weights
 from bids_lesion_xai.training.trainer import TrainingOptions
 
@@ -63,7 +64,10 @@ def write_bundle(
         "network_data_format": {
             "inputs": {
                 "image": _format(
-                    "image", dict(enumerate(CHANNELS)), modality="MR", value_range=[-10, 10]
+                    "image",
+                    dict(enumerate(CHANNELS.values())),
+                    modality="MR",
+                    value_range=[-10, 10],
                 )
             },
             "outputs": {

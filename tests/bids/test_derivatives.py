@@ -13,6 +13,7 @@ from bids_lesion_xai.bids import derivatives
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, Derivative, Level, bidsignore
 from bids_lesion_xai.bids.naming import parse_name
 from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.conventions import CHANNELS
 
 VISITS = (Visit("01"), Visit("02", "A"))
 KEYS = tuple(DERIVATIVES)
@@ -49,7 +50,7 @@ def test_no_two_rows_have_the_same_key() -> None:
     ]
     single = [call for call in calls if isinstance(call.args[0], ast.Constant)]
     per_channel = len(calls) - len(single)
-    assert len(DERIVATIVES) == len(single) + len(derivatives.CHANNELS) * per_channel
+    assert len(DERIVATIVES) == len(single) + len(CHANNELS) * per_channel
     assert all(row.key == key for key, row in DERIVATIVES.items())
 
 

@@ -10,13 +10,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bids_lesion_xai.bids import derivatives
 from bids_lesion_xai.bids.derivatives import DERIVATIVES
+from bids_lesion_xai.conventions import CHANNELS, SHELLS_MM
 from bids_lesion_xai.explain.box import Box
 from bids_lesion_xai.explain.smoothgrad import Attribution
 from bids_lesion_xai.explain.summary import (
-    CHANNELS,
-    SHELLS_MM,
     channel_numbers,
     channel_share,
     distance_mm,
@@ -149,7 +147,6 @@ def test_the_keys_are_the_columns_of_the_table_of_outputs_in_order(
 ) -> None:
     found = lesion_numbers(attribution(WIDE, labels), labels, SPACING_MM)
     assert ["index", "name", *found] == list(DERIVATIVES["saliency_table"].columns)
-    assert (derivatives.SHELLS_MM, derivatives.CHANNELS) == (SHELLS_MM, CHANNELS)
 
 
 @pytest.mark.parametrize("lesion", BOXES)

@@ -86,8 +86,14 @@ def test_mutual_information_of_independent_lists_is_zero() -> None:
     assert mutual_information(first, second) == pytest.approx(0, abs=1e-12)
 
 
-def test_a_match_is_accepted() -> None:
+def test_what_is_expected_is_accepted_and_a_bit_less_is_not() -> None:
     require_match(MIN_SIMILARITY, MIN_COVERAGE)
+    for found in (
+        (np.nextafter(MIN_SIMILARITY, 0), MIN_COVERAGE),
+        (MIN_SIMILARITY, np.nextafter(MIN_COVERAGE, 0)),
+    ):
+        with pytest.raises(DataError, match="expected"):
+            require_match(*found)
 
 
 def test_a_poor_match_says_what_was_found_and_expected() -> None:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bids_lesion_xai.bids.derivatives import CHANNELS
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.conventions import CHANNELS
 from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.group.collect import visit_lesions, visit_summary
 from bids_lesion_xai.imaging.grid import Grid

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What layers that do not know each other must agree on."""
+
+from __future__ import annotations
+
+# Input channels in the order of the network: key in columns and file names of this package, and
+# suffix of BIDS.
+CHANNELS = {"flair": "FLAIR", "t1w": "T1w"}
+# Class of the network's output that is lesion; the other is background.
+LESION_CLASS = 1
+# Outer edges in mm of the shells around a lesion; each begins where the one before ends.
+SHELLS_MM = (1, 2, 3, 5, 10)
+# The published minimum of more than 5 voxels on a 1 mm grid (Spagnolo et al., Scientific Reports
+# 2026, doi 10.1038/s41598-026-36560-9).
+DEFAULT_MIN_VOLUME_MM3 = 6.0
