@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+_WITHOUT_NOISE = ("gradient", "integrated-gradients")
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -23,13 +25,18 @@ class RunConfig:
     min_lesion_volume_mm3 : float
     skull_strip : str
         ``auto``, ``force`` or ``skip``.
-    aggregation : str
-        ``mean``, ``sum`` or ``max``.
+    method, aggregation, target, engine, noise_rule, baseline : str
+        Names of `bids_lesion_xai.explain.catalogue`.
     n_samples : int
+    target_error : float or None
+        Stop a lesion at this standard error of its peak, as a fraction of the peak.
     noise_level : float
-        Standard deviation of the noise as a fraction of the intensity range of each image.
+        Standard deviation of the noise as a fraction of the intensity range of `noise_rule`.
     random_seed : int
     device : str
+    allow_tf32 : bool
+    memory_gb : float
+        For the samples of one explanation that are computed side by side.
     n_procs, omp_n_threads : int
     validate : bool
         Whether the BIDS validator looks at the input first.
@@ -46,12 +53,25 @@ class RunConfig:
     threshold: float | None
     min_lesion_volume_mm3: float
     skull_strip: str
+    method: str
     aggregation: str
+    target: str
+    engine: str
+    noise_rule: str
+    baseline: str
     n_samples: int
+    target_error: float | None
     noise_level: float
     random_seed: int
     device: str
+    allow_tf32: bool
+    memory_gb: float
     n_procs: int
     omp_n_threads: int
     validate: bool
     verbosity: int
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether the method takes gradients at noisy images."""
+        return self.method not in _WITHOUT_NOISE

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +19,14 @@ MULTIPLE = 2
 # A logit depends on no voxel further away along any axis: one step of a convolution at full, two
 # at half and one at full resolution.
 REACH = 4
+# Of sliding windows that divide neither the phantoms nor each other evenly.
+INFERER = {
+    "_target_": "monai.inferers.SlidingWindowInferer",
+    "roi_size": [12, 14, 10],
+    "sw_batch_size": 1,
+    "overlap": 0.3,
+    "mode": "gaussian",
+}
 # FLAIR, in standard deviations of the brain and averaged over 3 voxels, where lesion begins.
 BRIGHT = 2.5
 
@@ -27,6 +37,7 @@ def bright_unet() -> torch.nn.Module:
     The path averages FLAIR (and takes away a part of T1w) in the first convolution and
     interpolates the average in the last one.
     """
+    torch.manual_seed(6)
     network = build("UNet", _arguments())
     randomised(network).float()
     first, last = network.model[0], network.model[-1].conv
@@ -49,7 +60,9 @@ def _arguments() -> dict[str, object]:
     return {**PUBLISHED_UNET, "channels": [2, 4], "strides": [2]}
 
 
-def write_small_bundle(folder: Path, threshold: float = 0.5) -> Path:
+def write_small_bundle(
+    folder: Path, threshold: float = 0.5, inferer: Mapping[str, Any] | None = None
+) -> Path:
     """Write `bright_unet` as a MONAI bundle, and return its folder."""
     (folder / "configs").mkdir(parents=True)
     weights = folder / "models" / "model.safetensors"
@@ -69,6 +82,7 @@ def write_small_bundle(folder: Path, threshold: float = 0.5) -> Path:
     inference = {
         "network_def": {"_target_": "monai.networks.nets.UNet", **_arguments()},
         "threshold": threshold,
+        **({"inferer": dict(inferer)} if inferer else {}),
     }
     for name, content in (("metadata", metadata), ("inference", inference)):
         (folder / "configs" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_lesion_xai.bids.derivatives import DERIVATIVES
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, SALIENCY_UNITS, method_label
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import CHANNELS, SHELLS_MM
@@ -51,15 +51,24 @@ def oblique_grid(shape: tuple[int, int, int] = _SHAPE) -> Grid:
     return Grid(shape, affine)
 
 
-def publish_outputs(root: Path, visits: Iterable[Visit] = VISITS) -> Store:
-    """Publish the phantoms of `visits` in this order, and return the store."""
-    store = Store(root)
+def publish_outputs(
+    root: Path,
+    visits: Iterable[Visit] = VISITS,
+    method: str = "smoothgrad",
+    facts: Mapping[str, Any] | None = None,
+) -> Store:
+    """Publish the phantoms of `visits` in this order, and return a reader of them.
+
+    Sidecars state `method` and what else `facts` holds.
+    """
+    store = Store(root, method_label(method))
+    stated = {"Method": method, **(facts or {})}
     name = json.dumps({"Name": "bids_lesion_xai of phantoms & more"})
     store.write_text("dataset_description.json", name)
     for visit in visits:
         flair, t1w, labels = phantom(visit)
-        publish_visit(store, visit, oblique_grid(), flair, t1w, labels)
-    return store
+        publish_visit(store, visit, oblique_grid(), flair, t1w, labels, stated)
+    return Store(root)
 
 
 def phantom(
@@ -88,11 +97,12 @@ def publish_visit(
     flair: NDArray[np.float32],
     t1w: NDArray[np.float32],
     labels: NDArray[np.int32],
+    facts: Mapping[str, Any],
 ) -> None:
     """Publish all outputs of a visit that reports and the group level read."""
     n_samples = 1 if visit == ONE_SAMPLE else 50
     brain = flair != 0
-    publisher = _Publisher(store, visit)
+    publisher = _Publisher(store, visit, facts)
     publisher.image("preproc_t1w", t1w, grid)
     publisher.image("preproc_flair", flair, grid)
     publisher.image("brain_mask", brain, grid)
@@ -113,9 +123,10 @@ def publish_visit(
 class _Publisher:
     """Publishes the files of one visit, with an invented sidecar where the table asks for one."""
 
-    def __init__(self, store: Store, visit: Visit) -> None:
+    def __init__(self, store: Store, visit: Visit, facts: Mapping[str, Any]) -> None:
         self.store = store
         self.visit = visit
+        self.facts = {**_FACTS, **facts}
 
     def image(self, key: str, values: NDArray[Any], grid: Grid, lesion: str | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +141,7 @@ class _Publisher:
             self._publish(key, path)
 
     def _publish(self, key: str, path: Path, lesion: str | None = None) -> None:
-        facts = {name: _FACTS.get(name, "invented") for name in DERIVATIVES[key].facts}
+        facts = {name: self.facts.get(name, "invented") for name in DERIVATIVES[key].facts}
         if "NumberOfSamples" in facts:
             facts["NumberOfSamples"] = 1 if self.visit == ONE_SAMPLE else 50
         self.store.publish(key, path, facts, visit=self.visit, lesion=lesion)
@@ -142,10 +153,15 @@ _FACTS: Mapping[str, Any] = {
     "Threshold": 0.5,
     "MinimumVolume_mm3": 6.0,
     "Connectivity": 18,
-    "Method": "SmoothGrad",
+    "Method": "smoothgrad",
     "Aggregation": "mean",
-    "Target": "lesion logit",
+    "Target": "logit",
+    "Units": SALIENCY_UNITS,
+    "TargetError": None,
     "NoiseLevel": 0.05,
+    "NoiseRule": "robust",
+    "Baseline": None,
+    "Engine": "pruned",
     "NoiseStandardDeviation": {"FLAIR": 0.281, "T1w": 0.243},
     "RandomSeed": 42,
     "Device": "cpu",

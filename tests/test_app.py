@@ -318,3 +318,28 @@ def test_another_run_on_another_number_of_cores_gives_the_same_voxels_and_number
             )
         else:
             assert path.read_text() == (again.root / relative).read_text()
+
+
+def test_a_second_run_by_another_method_takes_the_place_of_the_first(
+    run: Run, tmp_path: Path
+) -> None:
+    raw, model = run.folder / "raw", run.folder / "model"
+    options = ("--participant-label", "01", "--skip-bids-validation")
+    assert app(raw, tmp_path, model, *options, "--preset", "published", "participant") == 0
+    assert app(raw, tmp_path, model, *options, "--method", "vargrad", "participant", "group") == 0
+    store = Store(tmp_path / "out")
+    assert store.visits() == [WITH_LESIONS]
+    saliency = [path for path in listing(store.root) if "_saliency." in path]
+    assert len(saliency) > 4 + 3 * len(BALLS)
+    assert all("desc-vargrad" in path for path in saliency)
+    units = "(logit per unit of normalised intensity)^2"
+    facts = store.facts("saliency_table", WITH_LESIONS)
+    assert (facts["Method"], facts["Aggregation"], facts["Units"]) == ("vargrad", "mean", units)
+    for name in ("group_lesions", "group_participants"):
+        assert store.facts(name)["Units"] == units
+    for channel in CHANNELS:
+        assert placed(store, channel, "L001").min() >= 0
+    text = store.path("report", WITH_LESIONS).read_text(encoding="utf-8")
+    assert units in text
+    issues = validate(store.root, run.folder / "cache")
+    assert [issue for issue in issues if issue["severity"] in ("error", "warning")] == []

@@ -137,7 +137,7 @@ def test_descriptor_describes_the_option_as_the_parser_does(flag: str) -> None:
 def test_every_input_of_the_descriptor_is_on_its_command_line() -> None:
     descriptor = _descriptor()
     keys = {entry["value-key"] for entry in descriptor["inputs"]}
-    assert set(re.findall(r"\[[A-Z_]+\]", descriptor["command-line"])) == keys
+    assert set(re.findall(r"\[[A-Z0-9_]+\]", descriptor["command-line"])) == keys
 
 
 def test_descriptor_has_the_exit_codes_of_the_app() -> None:

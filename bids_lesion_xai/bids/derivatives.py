@@ -16,6 +16,19 @@ from bids_lesion_xai.bids.naming import format_name
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import CHANNELS, SHELLS_MM
 
+# Stands for the method of explanation in the value of an entity.
+METHOD = "METHOD"
+DEFAULT_METHOD = "smoothgrad"
+
+
+def method_label(method: str) -> str:
+    """Return the name of a method of explanation as it stands in file names.
+
+    >>> method_label("smoothgrad-squared")
+    'smoothgradsquared'
+    """
+    return method.replace("-", "")
+
 
 class Level(Enum):
     """What there is one file of."""
@@ -63,7 +76,8 @@ class Derivative:
     description : str
         For the sidecar, the README and captions.
     entities : mapping
-        Entities of the file name beside ``sub`` and ``ses`` (and ``label`` for a lesion).
+        Entities of the file name beside ``sub`` and ``ses`` (and ``label`` for a lesion); `METHOD`
+        in a value stands for the method of explanation.
     units : str
         Unit of the voxel values.
     facts : tuple of str
@@ -85,7 +99,12 @@ class Derivative:
     columns: Mapping[str, Column] = field(default_factory=dict)
     standard: bool = True
 
-    def path(self, visit: Visit | None = None, lesion: str | None = None) -> Path:
+    def path(
+        self,
+        visit: Visit | None = None,
+        lesion: str | None = None,
+        method: str = DEFAULT_METHOD,
+    ) -> Path:
         """Return the path of the file relative to the output folder.
 
         Parameters
@@ -94,24 +113,25 @@ class Derivative:
             For every level but ``GROUP``.
         lesion : str
             Name of the lesion, e.g. ``L001``, for the levels ``LESION`` and ``LESION_FIGURE``.
+        method : str
+            The explanation's, as it stands in file names; see `method_label`.
         """
         if visit is None:
             return Path(self.suffix + self.extension)
         if self.level is Level.REPORT:
             return Path(visit.name + self.extension)
         label = {"label": lesion} if lesion else {}
-        name = format_name(
-            {**visit.entities, **self.entities, **label}, self.suffix, self.extension
-        )
+        own = {key: value.replace(METHOD, method) for key, value in self.entities.items()}
+        name = format_name({**visit.entities, **own, **label}, self.suffix, self.extension)
         if self.level in _FIGURES:
             return Path(f"sub-{visit.participant}", "figures", name)
         return visit.folder / "anat" / name
 
-    def example(self, visit: Visit) -> Path:
+    def example(self, visit: Visit, method: str = DEFAULT_METHOD) -> Path:
         """Return `path` for `visit`, and its first lesion, where there is one file for each."""
         of_lesion = self.level in (Level.LESION, Level.LESION_FIGURE)
         return self.path(
-            None if self.level is Level.GROUP else visit, "L001" if of_lesion else None
+            None if self.level is Level.GROUP else visit, "L001" if of_lesion else None, method
         )
 
 
@@ -133,7 +153,8 @@ _LESION_COLUMNS = {
     },
 }
 
-_SALIENCY_UNITS = "logit per unit of normalised intensity"
+# Of the default method and target; a sidecar that states others counts.
+SALIENCY_UNITS = "logit per unit of normalised intensity"
 
 
 def _channel_columns(channel: str) -> dict[str, Column]:
@@ -156,13 +177,13 @@ def _channel_columns(channel: str) -> dict[str, Column]:
             for sign in ("positive", "negative")
         },
     }
-    return {f"{channel}_{key}": Column(text, _SALIENCY_UNITS) for key, text in columns.items()}
+    return {f"{channel}_{key}": Column(text, SALIENCY_UNITS) for key, text in columns.items()}
 
 
 _SALIENCY_COLUMNS = {
     "index": _LESION_COLUMNS["index"],
     "name": _LESION_COLUMNS["name"],
-    "n_samples": Column("number of noise samples"),
+    "n_samples": Column("number of noise samples, or of points on a way"),
     "flair_share": Column(
         "share of FLAIR in the sum of the absolute saliency values of both images, 0 to 1"
     ),
@@ -185,7 +206,7 @@ _PARTICIPANT_COLUMNS = {
     "registration_similarity": Column("similarity of FLAIR and T1w after registration"),
     "flair_share": Column("mean over the lesions of the share of FLAIR in the saliency"),
     **{
-        f"{channel}_{key}": Column(f"mean over the lesions of {channel}_{key}", _SALIENCY_UNITS)
+        f"{channel}_{key}": Column(f"mean over the lesions of {channel}_{key}", SALIENCY_UNITS)
         for channel in CHANNELS
         for key in ("peak", "mean_inside", *(f"mean_shell_{mm}mm" for mm in SHELLS_MM))
     },
@@ -199,11 +220,16 @@ _SALIENCY_FACTS = (
     "Method",
     "Aggregation",
     "Target",
+    "Units",
     "NumberOfSamples",
+    "TargetError",
     "NoiseLevel",
+    "NoiseRule",
     "NoiseStandardDeviation",
+    "Baseline",
     "RandomSeed",
     "Model",
+    "Engine",
     "Device",
 )
 _T1W = {"space": "T1w"}
@@ -309,11 +335,11 @@ DERIVATIVES: dict[str, Derivative] = {
                 Level.VISIT,
                 "saliency",
                 _NIFTI,
-                f"SmoothGrad saliency of all lesions with respect to {name}: each voxel holds the "
+                f"Saliency of all lesions with respect to {name}: each voxel holds the "
                 "value of the map of the lesion nearest to it. The sidecar also holds for the "
                 "maps of the single lesions, which are cropped to where they are not zero",
-                _T1W | {"desc": f"smoothgrad{name}"},
-                _SALIENCY_UNITS,
+                _T1W | {"desc": f"{METHOD}{name}"},
+                SALIENCY_UNITS,
                 (*_SALIENCY_FACTS, "InputChannel"),
                 standard=False,
             )
@@ -325,10 +351,9 @@ DERIVATIVES: dict[str, Derivative] = {
                 Level.LESION,
                 "saliency",
                 _NIFTI,
-                f"SmoothGrad saliency of one lesion with respect to {name}, cropped to where it "
-                "is not zero",
-                _T1W | {"desc": f"smoothgrad{name}"},
-                _SALIENCY_UNITS,
+                f"Saliency of one lesion with respect to {name}, cropped to where it is not zero",
+                _T1W | {"desc": f"{METHOD}{name}"},
+                SALIENCY_UNITS,
                 standard=False,
             )
             for channel, name in CHANNELS.items()
@@ -339,7 +364,7 @@ DERIVATIVES: dict[str, Derivative] = {
             "saliency",
             ".png",
             "FLAIR, T1w and both saliency maps of one lesion",
-            {"desc": "smoothgrad"},
+            {"desc": METHOD},
             standard=False,
         ),
         Derivative(
@@ -364,7 +389,7 @@ DERIVATIVES: dict[str, Derivative] = {
             "saliency",
             ".tsv",
             "One row a lesion: saliency in and around it, for FLAIR and T1w",
-            _T1W | {"desc": "smoothgrad"},
+            _T1W | {"desc": METHOD},
             facts=_SALIENCY_FACTS,
             columns=_SALIENCY_COLUMNS,
             standard=False,
@@ -375,7 +400,7 @@ DERIVATIVES: dict[str, Derivative] = {
             "group_lesions",
             ".tsv",
             "One row a lesion, over all visits",
-            facts=("Sources",),
+            facts=("Sources", "Units"),
             columns={**_VISIT_COLUMNS, **_LESION_COLUMNS, **_SALIENCY_COLUMNS},
             standard=False,
         ),
@@ -385,7 +410,7 @@ DERIVATIVES: dict[str, Derivative] = {
             "group_participants",
             ".tsv",
             "One row a visit: lesion load and saliency",
-            facts=("Sources",),
+            facts=("Sources", "Units"),
             columns=_PARTICIPANT_COLUMNS,
             standard=False,
         ),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_lesion_xai import __version__
-from bids_lesion_xai.bids.derivatives import Derivative
+from bids_lesion_xai.bids.derivatives import SALIENCY_UNITS, Derivative
 
 BIDS_VERSION = "1.10.0"
 CODE_URL = "https://github.com/bids-lesion-xai/bids_lesion_xai"
@@ -31,13 +31,14 @@ def sidecar(row: Derivative, facts: Mapping[str, Any]) -> dict[str, Any]:
             f"not declared {sorted(set(facts) - set(row.facts))}"
         )
         raise ValueError(message)
+    stated = {SALIENCY_UNITS: facts.get("Units", SALIENCY_UNITS)}
     columns = {
         name: {"Description": column.description}
-        | ({"Units": column.units} if column.units else {})
+        | ({"Units": stated.get(column.units, column.units)} if column.units else {})
         | ({"Format": column.kind} if column.kind else {})
         for name, column in row.columns.items()
     }
-    units = {"Units": row.units} if row.units else {}
+    units = {"Units": stated.get(row.units, row.units)} if row.units else {}
     ordered = {key: facts[key] for key in row.facts}
     return {"Description": row.description, **units, **ordered, **columns}
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bids_lesion_xai.bids.derivatives import DERIVATIVES
+from bids_lesion_xai.bids.derivatives import DEFAULT_METHOD, DERIVATIVES, METHOD
 from bids_lesion_xai.bids.sidecar import sidecar, to_json
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import DataError, OutputError
@@ -26,18 +26,40 @@ class Store:
     Parameters
     ----------
     root : Path
+    method : str, optional
+        Of explanation, as it stands in the names of files to be written. Without it, a visit has
+        that of its files.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, method: str = "") -> None:
         self.root = root
+        self._method = method
 
     def path(self, key: str, visit: Visit | None = None, lesion: str | None = None) -> Path:
         """Return where the output called `key` lies; see `Derivative.path`."""
-        return self.root / DERIVATIVES[key].path(visit, lesion)
+        return self.root / self._relative(key, visit, lesion)
 
     def uri(self, key: str, visit: Visit) -> str:
         """Return the BIDS URI of an output in its own dataset."""
-        return f"bids::{DERIVATIVES[key].path(visit).as_posix()}"
+        return f"bids::{self._relative(key, visit).as_posix()}"
+
+    def _relative(self, key: str, visit: Visit | None, lesion: str | None = None) -> Path:
+        row = DERIVATIVES[key]
+        # The method is looked for only where it stands in the name.
+        if visit is None or not any(METHOD in value for value in row.entities.values()):
+            return row.path(visit, lesion)
+        return row.path(visit, lesion, self._method or self._method_of(visit))
+
+    def _method_of(self, visit: Visit) -> str:
+        """Return the method of the files of a visit; the default one if there are none."""
+        before, _, after = DERIVATIVES[LAST_KEY].path(visit, method="*").name.partition("*")
+        for path in self._marks(visit):
+            return path.name.removeprefix(before).removesuffix(after)
+        return DEFAULT_METHOD
+
+    def _marks(self, visit: Visit) -> list[Path]:
+        """Return the marks of completeness of a visit: one at most, unless files were added."""
+        return sorted(self.root.glob(DERIVATIVES[LAST_KEY].path(visit, method="*").as_posix()))
 
     def facts(self, key: str, visit: Visit | None = None) -> dict[str, Any]:
         """Return the content of the sidecar of the output called `key`.
@@ -115,7 +137,8 @@ class Store:
 
     def clear(self, visit: Visit) -> None:
         """Remove all outputs of a visit, the mark of completeness first."""
-        self.path(LAST_KEY, visit).unlink(missing_ok=True)
+        for mark in self._marks(visit):
+            mark.unlink(missing_ok=True)
         self.path("report", visit).unlink(missing_ok=True)
         for folder in (
             self.root / visit.folder / "anat",
@@ -137,7 +160,7 @@ class Store:
             Visit(participant.removeprefix("sub-"), session.removeprefix("ses-"))
             for participant, session in labels
         )
-        found = [visit for visit in visits if self.path(LAST_KEY, visit).is_file()]
+        found = [visit for visit in visits if self._marks(visit)]
         return sorted(found)
 
 

@@ -10,18 +10,37 @@ import tempfile
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bids_lesion_xai import __version__
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3
-from bids_lesion_xai.explain.catalogue import AGGREGATIONS
+from bids_lesion_xai.explain.catalogue import (
+    AGGREGATIONS,
+    BASELINES,
+    ENGINES,
+    INPUT_METHODS,
+    NOISE_RULES,
+    PUBLISHED,
+    TARGETS,
+)
 from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE
 
 _N = TypeVar("_N", int, float)
 
 # In the order in which they run: the group level reads what the participant level writes.
 _LEVELS = ("participant", "group")
+# What the presets choose where the user does not.
+_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {
+        "method": "smoothgrad",
+        "aggregation": "mean",
+        "target": "logit",
+        "n_samples": 50,
+        "noise_rule": "robust",
+    },
+    "published": {**PUBLISHED, "noise_rule": "flair-range"},
+}
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -38,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bids-lesion-xai",
         description="Segment multiple sclerosis lesions in FLAIR and T1w of a BIDS dataset and "
-        "explain every single lesion by SmoothGrad saliency maps. Research use only.",
+        "explain every single lesion by saliency maps. Research use only.",
         formatter_class=_Formatter,
     )
     parser.add_argument("bids_dir", type=Path, help="root folder of a raw BIDS dataset")
@@ -105,25 +124,55 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         help="smaller lesions are dropped",
     )
     group.add_argument(
-        "--aggregation",
-        choices=tuple(AGGREGATIONS),
-        default="mean",
-        help="; ".join(f"{name}: {text}" for name, text in AGGREGATIONS.items()),
+        "--preset",
+        choices=tuple(_PRESETS),
+        default="default",
+        help="choices where none is made: default is "
+        + "; published (Spagnolo et al. 2026) is ".join(map(_summary, _PRESETS.values())),
+    )
+    _add_choice(group, "--method", INPUT_METHODS)
+    _add_choice(group, "--aggregation", AGGREGATIONS, "the gradients are those ")
+    _add_choice(group, "--target", TARGETS)
+    group.add_argument(
+        "--n-samples",
+        type=positive,
+        metavar="N",
+        help="noise samples a lesion, or points on the way of integrated gradients",
     )
     group.add_argument(
-        "--n-samples", type=positive, default=50, metavar="N", help="noise samples a lesion"
+        "--target-error",
+        type=_above_zero,
+        metavar="F",
+        help="stop a lesion before N samples when the standard error of its peak saliency is at "
+        "most this fraction of the peak",
     )
     group.add_argument(
         "--noise-level",
         type=_not_negative,
         default=0.05,
         metavar="F",
-        help="standard deviation of the noise as a fraction of the intensity range of each image "
-        "(0.1 to 99.9 percentile inside the brain)",
+        help="standard deviation of the noise as a fraction of an intensity range",
     )
+    _add_choice(group, "--noise-rule", NOISE_RULES, "the range is ")
+    _add_choice(group, "--baseline", BASELINES, "integrated gradients begin at ", "zero")
     group.add_argument(
         "--random-seed", type=int, default=0, metavar="SEED", help="seed of the noise"
     )
+
+
+def _summary(choices: dict[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', '-')} {value}" for key, value in choices.items())
+
+
+def _add_choice(
+    group: argparse._ArgumentGroup,
+    flag: str,
+    known: dict[str, str],
+    before: str = "",
+    default: str | None = None,
+) -> None:
+    texts = "; ".join(f"{name}: {text}" for name, text in known.items())
+    group.add_argument(flag, choices=tuple(known), default=default, help=before + texts)
 
 
 def _add_resources(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +188,21 @@ def _add_resources(parser: argparse.ArgumentParser) -> None:
         type=_device,
         default="auto",
         help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one",
+    )
+    group.add_argument(
+        "--allow-tf32",
+        action="store_true",
+        help="let a GPU round what it multiplies to 10 bits: faster, off by up to one in a "
+        "thousand a product",
+    )
+    _add_choice(group, "--engine", ENGINES, "how gradients are computed, all exact: ", "auto")
+    group.add_argument(
+        "--explain-mem-gb",
+        type=_above_zero,
+        default=1.5,
+        metavar="GB",
+        help="memory for the samples of one explanation that are computed side by side; one "
+        "always runs",
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     group.add_argument(
@@ -179,7 +243,12 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         parser.error(f"--work-dir {work_dir} lies inside BIDS_DIR; the input is never written to.")
     if output_dir in (work_dir, *work_dir.parents):
         parser.error(f"--work-dir {work_dir} lies inside OUTPUT_DIR; choose another folder.")
-    return RunConfig(
+    chosen = _PRESETS[options.preset] | {
+        name: given
+        for name in _PRESETS["default"]
+        if (given := getattr(options, name)) is not None
+    }
+    config = RunConfig(
         bids_dir=bids_dir,
         output_dir=output_dir,
         levels=tuple(level for level in _LEVELS if level in options.analysis_level),
@@ -190,16 +259,23 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         threshold=options.threshold,
         min_lesion_volume_mm3=options.min_lesion_volume,
         skull_strip=options.skull_strip,
-        aggregation=options.aggregation,
-        n_samples=options.n_samples,
+        **chosen,
+        engine=options.engine,
+        baseline=options.baseline,
+        target_error=options.target_error,
         noise_level=options.noise_level,
         random_seed=options.random_seed,
         device=options.device,
+        allow_tf32=options.allow_tf32,
+        memory_gb=options.explain_mem_gb,
         n_procs=options.nprocs,
         omp_n_threads=min(options.omp_nthreads or min(options.nprocs, 8), options.nprocs),
         validate=not options.skip_bids_validation,
         verbosity=options.verbose,
     )
+    if config.target_error is not None and not config.has_noise:
+        parser.error(f"--target-error: method {config.method} has no noise to average.")
+    return config
 
 
 def _labels(given: list[str], prefix: str) -> tuple[str, ...]:
@@ -213,6 +289,10 @@ def positive(text: str) -> int:
 
 def _not_negative(text: str) -> float:
     return _number(float, text, lambda number: 0 <= number < inf, "a number of at least 0")
+
+
+def _above_zero(text: str) -> float:
+    return _number(float, text, lambda number: 0 < number < inf, "a number above 0")
 
 
 def fraction(text: str) -> float:

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from bids_lesion_xai import __version__
 from bids_lesion_xai.bids.dataset import SkippedVisit, VisitInputs, find_visits
-from bids_lesion_xai.bids.derivatives import DERIVATIVES, bidsignore
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, bidsignore, method_label
 from bids_lesion_xai.bids.sidecar import dataset_description, to_json
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.validate import validate
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.config import RunConfig
-from bids_lesion_xai.errors import SOME_VISITS_FAILED, DataError, LesionXaiError
-from bids_lesion_xai.models.bundle import read_bundle
+from bids_lesion_xai.errors import SOME_VISITS_FAILED, DataError, LesionXaiError, UsageError
+from bids_lesion_xai.models.bundle import Bundle, read_bundle
 from bids_lesion_xai.models.network import choose_device
 from bids_lesion_xai.workflows.execute import Failure, run_visits
 
@@ -36,10 +36,13 @@ def run_participants(config: RunConfig) -> int:
     ------
     DataError
         No visit can be processed.
+    UsageError
+        The engine does not fit the model.
     """
     started = time.monotonic()
     bundle = read_bundle(config.model)
     bundle.verify()
+    _check_engine(config, bundle)
     config = replace(config, device=str(choose_device(config.device)))
     visits, skipped = find_visits(config.bids_dir, config.participants, config.sessions)
     _tell_selection(visits, skipped)
@@ -58,6 +61,16 @@ def run_participants(config: RunConfig) -> int:
     _write_log(store, run, visits, skipped, failures)
     _tell_result(store, visits, named, failures, time.monotonic() - started)
     return SOME_VISITS_FAILED if failures or named else 0
+
+
+def _check_engine(config: RunConfig, bundle: Bundle) -> None:
+    """Refuse now what `choose_engine` would refuse after every segmentation."""
+    if config.engine != "auto" and (config.engine == "window") != (bundle.window is not None):
+        way = "sliding windows" if bundle.window else "the whole volume at once"
+        message = (
+            f"--engine {config.engine}: model {bundle.name} evaluates {way}. Use --engine auto."
+        )
+        raise UsageError(message)
 
 
 def _asked_for_by_name(
@@ -100,8 +113,10 @@ def _write_dataset_files(store: Store, config: RunConfig) -> None:
     description = to_json(dataset_description(config.bids_dir, config.output_dir))
     store.write_text("dataset_description.json", description)
     store.write_text(".bidsignore", bidsignore())
+    method = method_label(config.method)
     outputs = "".join(
-        f"- `{row.example(Visit('LABEL'))}`: {row.description}\n" for row in DERIVATIVES.values()
+        f"- `{row.example(Visit('LABEL'), method)}`: {row.description}\n"
+        for row in DERIVATIVES.values()
     )
     readme = Path(__file__).parent.parent / "reports" / "templates" / "output_readme.md"
     text = readme.read_text(encoding="utf-8").replace("VERSION", __version__)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -26,10 +27,24 @@ class Box:
         """Number of voxels along each axis."""
         return tuple(stop - start for start, stop in zip(self.start, self.stop, strict=True))
 
+    @property
+    def size(self) -> int:
+        """Number of voxels."""
+        return prod(self.shape)
+
     def union(self, other: Box) -> Box:
         """Return the smallest box that holds both."""
         start = tuple(map(min, self.start, other.start))
         return Box(start, tuple(map(max, self.stop, other.stop)))
+
+    def intersection(self, other: Box) -> Box:
+        """Return the voxels of both: an empty box inside this one if there are none."""
+        start = tuple(
+            min(max(a, b), stop)
+            for a, b, stop in zip(self.start, other.start, self.stop, strict=True)
+        )
+        stop = tuple(map(min, self.stop, other.stop))
+        return Box(start, tuple(map(max, start, stop)))
 
     def clip(self, extent: Indices) -> Box:
         """Return the part of the box that lies on a grid of shape `extent`."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_lesion_xai.conventions import CHANNELS, SHELLS_MM
+from bids_lesion_xai.explain.attribution import Attribution
 from bids_lesion_xai.explain.box import Box, bounding_box
-from bids_lesion_xai.explain.smoothgrad import Attribution
 
 
 def distance_mm(lesion: NDArray[np.bool_], spacing_mm: Sequence[float]) -> NDArray[np.float64]:
@@ -33,7 +33,7 @@ def channel_numbers(
     values: NDArray[np.floating],
     standard_error: NDArray[np.floating],
     distance: NDArray[np.float64],
-    inside_samples: NDArray[np.float64],
+    inside_error: float,
 ) -> dict[str, float]:
     """Return the numbers of one channel's saliency map.
 
@@ -43,8 +43,8 @@ def channel_numbers(
         Saliency and its Monte-Carlo standard error.
     distance : float64 array, shape (X, Y, Z)
         Distance in mm to the lesion, 0 inside; see `distance_mm`.
-    inside_samples : float64 array, shape (N,)
-        Mean saliency over the lesion's voxels in each noise sample.
+    inside_error : float
+        Monte-Carlo standard error of the mean saliency over the lesion's voxels.
 
     Returns
     -------
@@ -57,14 +57,12 @@ def channel_numbers(
     values = values.astype(np.float64)
     inside = distance == 0
     peak = np.unravel_index(np.abs(values).argmax(), values.shape)
-    n_samples = len(inside_samples)
-    error = inside_samples.std(ddof=1) / np.sqrt(n_samples) if n_samples > 1 else np.nan
     shells = zip((0, *SHELLS_MM), SHELLS_MM, strict=False)
     return {
         "peak": float(values[peak]),
         "peak_se": float(standard_error[peak]),
         "mean_inside": float(values[inside].mean()),
-        "mean_inside_se": float(error),
+        "mean_inside_se": inside_error,
         **{
             f"mean_shell_{outer}mm": _mean(values[(distance > inner) & (distance <= outer)])
             for inner, outer in shells
@@ -130,11 +128,11 @@ def lesion_numbers(
     values[place] = attribution.values.numpy(force=True)
     error[place] = attribution.standard_error.numpy(force=True)
     numbers: dict[str, float] = {
-        "n_samples": len(attribution.inside),
+        "n_samples": attribution.n_samples,
         "flair_share": channel_share(values, list(CHANNELS).index("flair")),
     }
     for i, channel in enumerate(CHANNELS):
-        found = channel_numbers(values[i], error[i], distance, attribution.inside[:, i])
+        found = channel_numbers(values[i], error[i], distance, float(attribution.inside_error[i]))
         numbers |= {f"{channel}_{key}": value for key, value in found.items()}
     return numbers
 

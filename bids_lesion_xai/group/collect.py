@@ -31,7 +31,8 @@ _MEANS = {name: name for name in _PARTICIPANT_COLUMNS if name in _LESION_COLUMNS
 # Sidecar keys; numbers of visits that differ in one of them do not compare.
 _SETTINGS = (
     *("Model", "Threshold", "MinimumVolume_mm3", "Connectivity"),
-    *("Method", "Aggregation", "Target", "NumberOfSamples", "NoiseLevel"),
+    *("Method", "Aggregation", "Target", "NumberOfSamples", "TargetError"),
+    *("NoiseLevel", "NoiseRule", "Baseline"),
 )
 
 
@@ -52,6 +53,8 @@ class Collection:
         Why other visits are left out: their files are damaged.
     differences : tuple of str
         Settings that the visits were not all processed with, so that their numbers do not compare.
+    units : str
+        Of the saliency, or words that say that it has several.
     """
 
     lesions: pd.DataFrame
@@ -59,6 +62,7 @@ class Collection:
     visits: tuple[Visit, ...]
     problems: tuple[str, ...]
     differences: tuple[str, ...]
+    units: str
 
 
 def collect(store: Store) -> Collection:
@@ -71,6 +75,7 @@ def collect(store: Store) -> Collection:
     """
     tables: dict[Visit, pd.DataFrame] = {}
     rows, settings, problems = [], [], []
+    units: set[str] = set()
     for visit in store.visits():
         try:
             table = visit_lesions(store, visit)
@@ -79,6 +84,7 @@ def collect(store: Store) -> Collection:
             problems.append(f"{visit.name}: {error}")
         else:
             tables[visit] = table
+            units.add(str(store.facts("saliency_table", visit)["Units"]))
             rows.append(row)
             settings.append(chosen)
     if not tables:
@@ -96,6 +102,7 @@ def collect(store: Store) -> Collection:
         tuple(tables),
         tuple(problems),
         tuple(_differences(settings)),
+        units.pop() if len(units) == 1 else "units that differ between visits",
     )
 
 

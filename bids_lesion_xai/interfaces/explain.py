@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,14 @@ from nipype.interfaces.base import (
 from numpy.typing import NDArray
 
 from bids_lesion_xai.conventions import CHANNELS
+from bids_lesion_xai.explain.catalogue import (
+    AGGREGATIONS,
+    BASELINES,
+    ENGINES,
+    INPUT_METHODS,
+    NOISE_RULES,
+    TARGETS,
+)
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import Grid
 from bids_lesion_xai.imaging.intensity import robust_range
@@ -30,11 +39,12 @@ from bids_lesion_xai.lesions.table import lesion_name
 from bids_lesion_xai.models.bundle import read_bundle
 
 if TYPE_CHECKING:
-    from bids_lesion_xai.explain.smoothgrad import Attribution
+    from bids_lesion_xai.explain import Attribution, Progress
 
 log = logging.getLogger("nipype.interface")
 
 _SECONDS_BETWEEN_MESSAGES = 10
+_BAR_WIDTH = 20
 
 
 class _ExplainInput(BaseInterfaceInputSpec):
@@ -44,12 +54,20 @@ class _ExplainInput(BaseInterfaceInputSpec):
     labels_file = File(exists=True, mandatory=True, desc="lesions with their numbers")
     model = Directory(exists=True, mandatory=True, desc="MONAI bundle")
     visit = traits.Str(mandatory=True, desc="name of the visit, part of the noise's key")
-    aggregation = traits.Enum("mean", "sum", "max", mandatory=True, desc="over a lesion's voxels")
-    n_samples = traits.Int(mandatory=True, desc="noise samples")
+    method = traits.Enum(*INPUT_METHODS, mandatory=True, desc="see the catalogue")
+    aggregation = traits.Enum(*AGGREGATIONS, mandatory=True, desc="over a lesion's voxels")
+    target = traits.Enum(*TARGETS, mandatory=True, desc="what is explained")
+    engine = traits.Enum(*ENGINES, mandatory=True, desc="how gradients are computed")
+    baseline = traits.Enum(*BASELINES, mandatory=True, desc="where integrated gradients begin")
+    n_samples = traits.Int(mandatory=True, desc="noise samples, at most")
+    target_error = traits.Either(None, traits.Float, desc="of the peak, at which a lesion stops")
     noise_level = traits.Float(mandatory=True, desc="noise as a fraction of the intensity range")
+    noise_rule = traits.Enum(*NOISE_RULES, mandatory=True, desc="whose intensity range")
     seed = traits.Int(mandatory=True, desc="seed of the noise")
     device = traits.Str(mandatory=True, desc="auto, cpu, cuda or cuda:N")
     use_gpu = traits.Bool(mandatory=True, desc="tells nipype to schedule the node on a GPU")
+    allow_tf32 = traits.Bool(mandatory=True, desc="let a GPU round products to 10 bits")
+    memory_gb = traits.Float(mandatory=True, desc="for samples computed side by side")
     n_threads = traits.Int(mandatory=True, desc="threads of the network on CPU")
     columns = traits.List(traits.Str, mandatory=True, desc="columns of the table, in order")
 
@@ -59,11 +77,11 @@ class _ExplainOutput(TraitedSpec):
     flair_file = File(exists=True, desc="saliency of all lesions with respect to FLAIR")
     t1w_file = File(exists=True, desc="saliency of all lesions with respect to T1w")
     lesion_folder = Directory(exists=True, desc="NAME_flair.nii.gz and NAME_t1w.nii.gz a lesion")
-    facts_file = File(exists=True, desc="JSON with sigma and device")
+    facts_file = File(exists=True, desc="JSON with sigma, device and engine")
 
 
 class Explain(SimpleInterface):
-    """Explain every lesion by SmoothGrad with respect to both images."""
+    """Explain every lesion with respect to both images."""
 
     input_spec = _ExplainInput
     output_spec = _ExplainOutput
@@ -71,7 +89,7 @@ class Explain(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import torch
 
-        from bids_lesion_xai.explain.smoothgrad import explain_lesions
+        from bids_lesion_xai.explain import explain_lesions
         from bids_lesion_xai.models.network import choose_device, load_network
 
         flair, grid = nifti.load(Path(self.inputs.flair_file))
@@ -80,77 +98,145 @@ class Explain(SimpleInterface):
         labels, _ = nifti.load(Path(self.inputs.labels_file), np.int32)
         device = choose_device(self.inputs.device)
         bundle = read_bundle(Path(self.inputs.model))
-        sigma = [self.inputs.noise_level * robust_range(values, brain) for values in (flair, t1w)]
+        network = load_network(bundle, device)
+        sigma = [self.inputs.noise_level * one for one in self._ranges(flair, t1w, brain)]
+        progress = ProgressLog(self.inputs.visit)
         attributions = explain_lesions(
-            load_network(bundle, device),
+            network,
             torch.from_numpy(np.stack([flair, t1w])).to(device),
             torch.from_numpy(labels).to(device),
+            method=self.inputs.method,
             aggregation=self.inputs.aggregation,
+            target=self.inputs.target,
             n_samples=self.inputs.n_samples,
             sigma=sigma,
             seed=self.inputs.seed,
             visit=self.inputs.visit,
+            engine=self.inputs.engine,
             multiple=bundle.multiple,
+            window=bundle.window,
+            overlap=bundle.overlap,
+            baseline=self.inputs.baseline,
+            target_error=self.inputs.target_error,
+            allow_tf32=self.inputs.allow_tf32,
             n_threads=1 if device.type == "cuda" else self.inputs.n_threads,
+            memory_gb=self.inputs.memory_gb,
+            progress=progress.tell,
         )
-        self._write(attributions, labels, grid, Path(runtime.cwd))
+        files = _LesionFiles(labels, grid, Path(runtime.cwd))
+        files.add_all(attributions)
+        self._results.update(files.finish(self.inputs.columns))
+        progress.finish(int(labels.max()))
+        facts = {"sigma": sigma, "device": str(device), "engine": ", ".join(sorted(files.engines))}
         facts_file = Path(runtime.cwd, "facts.json")
-        facts_file.write_text(json.dumps({"sigma": sigma, "device": str(device)}))
+        facts_file.write_text(json.dumps(facts))
         self._results["facts_file"] = str(facts_file)
         return runtime
 
-    def _write(
-        self,
-        attributions: Iterable[Attribution],
-        labels: NDArray[np.int32],
-        grid: Grid,
-        folder: Path,
-    ) -> None:
-        """Write maps and numbers of every lesion as it comes, then the table and whole maps."""
-        from bids_lesion_xai.explain.summary import lesion_numbers, nearest_lesion
-
-        lesion_folder = folder / "lesions"
-        lesion_folder.mkdir(exist_ok=True)
-        owner = nearest_lesion(labels, grid.spacing_mm) if labels.any() else labels
-        whole = np.zeros((len(CHANNELS), *grid.shape), np.float32)
-        rows = []
-        progress = _Progress(self.inputs.visit, int(labels.max()))
-        for attribution in attributions:
-            name = lesion_name(attribution.lesion)
-            values = attribution.values.numpy(force=True)
-            here = attribution.box.slices((0, 0, 0))
-            whole[(slice(None), *here)] += values * (owner[here] == attribution.lesion)
-            for channel, part in zip(CHANNELS, values, strict=True):
-                path = lesion_folder / f"{name}_{channel}.nii.gz"
-                nifti.save(path, part, grid.crop(attribution.offset, part.shape))
-            numbers = lesion_numbers(attribution, labels, grid.spacing_mm)
-            rows.append({"index": attribution.lesion, "name": name, **numbers})
-            progress.tell(len(rows))
-        table = pd.DataFrame(rows, columns=self.inputs.columns)
-        table.to_csv(folder / "saliency.tsv", sep="\t", index=False, na_rep="n/a")
-        for channel, values in zip(CHANNELS, whole, strict=True):
-            path = nifti.save(folder / f"saliency_{channel}.nii.gz", values, grid)
-            self._results[f"{channel}_file"] = str(path)
-        self._results["table_file"] = str(folder / "saliency.tsv")
-        self._results["lesion_folder"] = str(lesion_folder)
+    def _ranges(
+        self, flair: NDArray[np.float32], t1w: NDArray[np.float32], brain: NDArray[np.bool_]
+    ) -> list[float]:
+        """Return the intensity ranges of both images that the noise is a fraction of."""
+        if self.inputs.noise_rule == "flair-range":
+            return [float(flair.max() - flair.min())] * 2
+        return [robust_range(values, brain) for values in (flair, t1w)]
 
 
-class _Progress:
-    """Logs how many lesions of a visit are explained, every ten seconds, with the time left."""
+class _LesionFiles:
+    """Writes maps and numbers of lesions, then the table and the maps of all lesions.
 
-    def __init__(self, visit: str, total: int) -> None:
-        self._visit, self._total = visit, total
+    Parameters
+    ----------
+    labels : int32 array, shape (X, Y, Z)
+    grid : Grid
+    folder : Path
+    """
+
+    def __init__(self, labels: NDArray[np.int32], grid: Grid, folder: Path) -> None:
+        from bids_lesion_xai.explain.summary import nearest_lesion
+
+        self._labels, self._grid, self._folder = labels, grid, folder
+        self._lesion_folder = folder / "lesions"
+        self._lesion_folder.mkdir(exist_ok=True)
+        self._owner = nearest_lesion(labels, grid.spacing_mm) if labels.any() else labels
+        self._whole = np.zeros((len(CHANNELS), *grid.shape), np.float32)
+        self._rows: list[dict[str, Any]] = []
+        self.engines: set[str] = set()
+
+    def add_all(self, attributions: Iterable[Attribution]) -> None:
+        """Write each lesion while the next one is computed."""
+        with ThreadPoolExecutor(1) as writer:
+            writing: Future[None] | None = None
+            for attribution in attributions:
+                if writing:
+                    writing.result()
+                writing = writer.submit(self._add, attribution)
+            if writing:
+                writing.result()
+
+    def _add(self, attribution: Attribution) -> None:
+        from bids_lesion_xai.explain.summary import lesion_numbers
+
+        name = lesion_name(attribution.lesion)
+        values = attribution.values.numpy(force=True)
+        here = attribution.box.slices((0, 0, 0))
+        self._whole[(slice(None), *here)] += values * (self._owner[here] == attribution.lesion)
+        for channel, part in zip(CHANNELS, values, strict=True):
+            path = self._lesion_folder / f"{name}_{channel}.nii.gz"
+            nifti.save(path, part, self._grid.crop(attribution.offset, part.shape))
+        numbers = lesion_numbers(attribution, self._labels, self._grid.spacing_mm)
+        self._rows.append({"index": attribution.lesion, "name": name, **numbers})
+        self.engines.add(attribution.engine)
+
+    def finish(self, columns: list[str]) -> dict[str, str]:
+        """Write the table and the maps of all lesions, and return their paths."""
+        table_file = self._folder / "saliency.tsv"
+        table = pd.DataFrame(self._rows, columns=columns)
+        table.to_csv(table_file, sep="\t", index=False, na_rep="n/a")
+        maps = {
+            f"{channel}_file": nifti.save(
+                self._folder / f"saliency_{channel}.nii.gz", values, self._grid
+            )
+            for channel, values in zip(CHANNELS, self._whole, strict=True)
+        }
+        found = {"table_file": table_file, "lesion_folder": self._lesion_folder, **maps}
+        return {key: str(path) for key, path in found.items()}
+
+
+class ProgressLog:
+    """Logs how far the explanation of a visit is, every ten seconds, with the time left.
+
+    Parameters
+    ----------
+    visit : str
+    """
+
+    def __init__(self, visit: str) -> None:
+        self._visit = visit
         self._started = self._told = time.monotonic()
 
-    def tell(self, done: int) -> None:
+    def tell(self, progress: Progress) -> None:
+        """Take note of a sample that is done."""
         now = time.monotonic()
-        minutes = (now - self._started) / 60
-        if done == self._total:
-            log.info("%s: %d lesions explained in %.1f min", self._visit, done, minutes)
-        elif now - self._told >= _SECONDS_BETWEEN_MESSAGES:
-            self._told = now
-            left = minutes / done * (self._total - done)
-            log.info(
-                "%s: %d of %d lesions explained, about %.1f min left",
-                *(self._visit, done, self._total, left),
-            )
+        if now - self._told < _SECONDS_BETWEEN_MESSAGES:
+            return
+        self._told = now
+        minutes_left = (now - self._started) / 60 * (1 / progress.share - 1)
+        filled = round(_BAR_WIDTH * progress.share)
+        log.info(
+            "%s: [%s] %.0f %%, %d of %d lesions explained, sample %d of %d of the next, "
+            "about %.1f min left",
+            self._visit,
+            "#" * filled + "." * (_BAR_WIDTH - filled),
+            100 * progress.share,
+            progress.n_done,
+            progress.n_lesions,
+            progress.sample,
+            progress.n_samples,
+            minutes_left,
+        )
+
+    def finish(self, n_lesions: int) -> None:
+        """Say how long it took."""
+        minutes = (time.monotonic() - self._started) / 60
+        log.info("%s: %d lesions explained in %.1f min", self._visit, n_lesions, minutes)

@@ -16,7 +16,7 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from bids_lesion_xai.bids.derivatives import DERIVATIVES, Level
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, Level, method_label
 from bids_lesion_xai.bids.store import LAST_KEY, Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import CHANNELS
@@ -28,6 +28,7 @@ class _PublishInput(BaseInterfaceInputSpec):
     session = traits.Str(mandatory=True, desc="label without ses-, or empty")
     flair_uri = traits.Str(mandatory=True, desc="BIDS URI of the native FLAIR")
     t1w_uri = traits.Str(mandatory=True, desc="BIDS URI of the native T1w")
+    method = traits.Str(mandatory=True, desc="of explanation")
     settings = traits.Dict(mandatory=True, desc="sidecar keys that hold for the whole run")
     preprocess_facts_file = File(exists=True, mandatory=True, desc="from the preprocessing")
     explain_facts_file = File(exists=True, mandatory=True, desc="from the explanation")
@@ -58,7 +59,7 @@ class Publish(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         visit = Visit(self.inputs.participant, self.inputs.session)
-        store = Store(Path(self.inputs.output_dir))
+        store = Store(Path(self.inputs.output_dir), method_label(self.inputs.method))
         facts = self._facts(store, visit)
         store.clear(visit)
         for path in sorted(Path(self.inputs.lesion_folder).glob("*.nii.gz")):
@@ -88,9 +89,11 @@ class Publish(SimpleInterface):
             "Sources": [*images, store.uri("lesion_labels", visit)],
             **space,
             **{key: settings[key] for key in _SALIENCY_SETTINGS},
-            "NoiseStandardDeviation": dict(
-                zip(CHANNELS.values(), explained["sigma"], strict=True)
-            ),
+            # Without noise, there is none.
+            "NoiseStandardDeviation": None
+            if settings["NoiseLevel"] is None
+            else dict(zip(CHANNELS.values(), explained["sigma"], strict=True)),
+            "Engine": explained["engine"],
             "Device": explained["device"],
             **model,
         }
@@ -134,8 +137,12 @@ _SALIENCY_SETTINGS = (
     "Method",
     "Aggregation",
     "Target",
+    "Units",
     "NumberOfSamples",
+    "TargetError",
     "NoiseLevel",
+    "NoiseRule",
+    "Baseline",
     "RandomSeed",
 )
 

@@ -32,6 +32,7 @@ class _SegmentInput(BaseInterfaceInputSpec):
     min_volume_mm3 = traits.Float(mandatory=True, desc="smaller lesions are dropped")
     device = traits.Str(mandatory=True, desc="auto, cpu, cuda or cuda:N")
     use_gpu = traits.Bool(mandatory=True, desc="tells nipype to schedule the node on a GPU")
+    allow_tf32 = traits.Bool(mandatory=True, desc="let a GPU round products to 10 bits")
     n_threads = traits.Int(mandatory=True, desc="threads of the network on CPU")
     columns = traits.List(traits.Str, mandatory=True, desc="columns of the table, in order")
 
@@ -52,10 +53,11 @@ class Segment(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import torch
 
-        from bids_lesion_xai.models.inference import lesion_probability, whole_volume_logits
-        from bids_lesion_xai.models.network import choose_device, load_network
+        from bids_lesion_xai.models.inference import lesion_probability, predict_logits
+        from bids_lesion_xai.models.network import allow_tf32, choose_device, load_network
 
         torch.set_num_threads(self.inputs.n_threads)
+        allow_tf32(allowed=self.inputs.allow_tf32)
         flair, grid = nifti.load(Path(self.inputs.flair_file))
         t1w, _ = nifti.load(Path(self.inputs.t1w_file))
         brain, _ = nifti.load(Path(self.inputs.brain_mask_file), np.bool_)
@@ -64,7 +66,7 @@ class Segment(SimpleInterface):
         network = load_network(bundle, device)
         image = torch.from_numpy(np.stack([flair, t1w])).to(device)
         with torch.inference_mode():
-            logits = whole_volume_logits(network, image, bundle.multiple)
+            logits = predict_logits(network, image, bundle.multiple, bundle.window, bundle.overlap)
             probability = lesion_probability(logits).cpu().numpy()
         # Outside the brain the network sees nothing, and what it says there means nothing.
         probability *= brain

@@ -16,6 +16,11 @@ DEFAULT_BUNDLE = Path(__file__).parent / "flair_t1w_unet"
 # Classes of `monai.networks.nets` that a bundle may name.
 ALLOWED_NETWORKS = ("UNet", "DynUNet", "SwinUNETR")
 _WEIGHTS_SUFFIXES = (".safetensors", ".pt")
+# Arguments of MONAI's `SlidingWindowInferer` that change no value or are read, and what the others
+# must be, since windows are blended like that.
+_INFERER_FREE = ("roi_size", "overlap", "sw_batch_size", "progress", "cache_roi_weight_map")
+_INFERER_DEFAULTS = {"sigma_scale": 0.125, "padding_mode": "constant", "cval": 0}
+_INFERER_BLEND = {"mode": "gaussian", **_INFERER_DEFAULTS}
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,10 @@ class Bundle:
         Keyword arguments of that class.
     multiple : int
         Every side of the input must be a multiple of this number of voxels.
+    window : tuple of int, or None
+        Shape of the sliding windows that the network is evaluated in; None for the whole volume.
+    overlap : float
+        Of neighbouring windows, as a fraction of their sides.
     threshold : float
         Lesion probability from which a voxel counts as lesion, unless the user says otherwise.
     weights : Path
@@ -44,6 +53,8 @@ class Bundle:
     network: str
     arguments: dict[str, Any]
     multiple: int
+    window: tuple[int, ...] | None
+    overlap: float
     threshold: float
     weights: Path
     sha256: str
@@ -90,13 +101,15 @@ def read_bundle(folder: Path) -> Bundle:
         definition = dict(inference["network_def"])
         network = definition.pop("_target_")
         inputs = metadata["network_data_format"]["inputs"]["image"]
+        multiple = _multiple(inputs["spatial_shape"])
         bundle = Bundle(
             name=str(metadata["name"]),
             version=str(metadata["version"]),
             network=network.removeprefix("monai.networks.nets."),
             arguments=definition,
-            multiple=_multiple(inputs["spatial_shape"]),
+            multiple=multiple,
             threshold=float(inference["threshold"]),
+            **_windows(inference.get("inferer"), multiple),
             weights=folder / metadata["weights"]["file"],
             sha256=str(metadata["weights"]["sha256"]),
         )
@@ -154,6 +167,29 @@ def _multiple(spatial_shape: list[str]) -> int:
         message = f"spatial_shape {spatial_shape} is not the same multiple on every axis"
         raise ValueError(message)
     return factors.pop()
+
+
+def _windows(inferer: dict[str, Any] | None, multiple: int) -> dict[str, Any]:
+    """Return window and overlap of MONAI's `SlidingWindowInferer`; without one, no window."""
+    given = dict(inferer or {"_target_": "SimpleInferer"})
+    target = given.pop("_target_").rpartition(".")[2]
+    if target == "SimpleInferer":
+        return {"window": None, "overlap": 0.0}
+    window, overlap = tuple(given["roi_size"]), given["overlap"]
+    blend = {key: value for key, value in given.items() if key not in _INFERER_FREE}
+    sides_fit = [isinstance(side, int) and side > 0 and side % multiple == 0 for side in window]
+    if (
+        target != "SlidingWindowInferer"
+        or {**_INFERER_DEFAULTS, **blend} != _INFERER_BLEND
+        or sides_fit != [True] * 3
+        or not 0 <= overlap < 1
+    ):
+        message = (
+            f"inferer {inferer}; a SlidingWindowInferer with a roi_size of three multiples of "
+            f"{multiple}, an overlap of at least 0 and below 1, and {_INFERER_BLEND} is expected"
+        )
+        raise ValueError(message)
+    return {"window": window, "overlap": float(overlap)}
 
 
 def _find_expression(value: Any) -> str | None:

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from monai.inferers import sliding_window_inference
 from torch.nn import functional
 
 from bids_lesion_xai.conventions import LESION_CLASS
@@ -18,10 +21,14 @@ def pad_to_multiple(image: torch.Tensor, multiple: int) -> torch.Tensor:
     return functional.pad(image, [n for side in after for n in (0, side)])
 
 
-def whole_volume_logits(
-    network: torch.nn.Module, image: torch.Tensor, multiple: int
+def predict_logits(
+    network: torch.nn.Module,
+    image: torch.Tensor,
+    multiple: int,
+    window: Sequence[int] | None = None,
+    overlap: float = 0.0,
 ) -> torch.Tensor:
-    """Return the logits of the whole volume in one pass.
+    """Return the logits of an image: of the whole volume in one pass, or of blended windows.
 
     Parameters
     ----------
@@ -31,12 +38,21 @@ def whole_volume_logits(
         In units of normalised intensity.
     multiple : int
         The network takes sides that are multiples of this many voxels.
+    window : sequence of int, or None
+        Shape of the sliding windows; they are blended with Gaussian weights.
+    overlap : float
+        Of neighbouring windows, as a fraction of their sides.
 
     Returns
     -------
     logits : float tensor, shape (K, X, Y, Z)
         Class 1 is lesion.
     """
+    if window:
+        blend: torch.Tensor = sliding_window_inference(
+            image[None], tuple(window), 1, network, overlap=overlap, mode="gaussian"
+        )
+        return blend[0]
     padded = pad_to_multiple(image, multiple)
     x, y, z = image.shape[1:]
     logits: torch.Tensor = network(padded[None])[0]

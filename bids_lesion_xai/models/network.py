@@ -93,6 +93,12 @@ def save_weights(module: torch.nn.Module, path: Path) -> None:
     path.write_bytes(safetensors.torch.save(weights))
 
 
+def allow_tf32(*, allowed: bool) -> None:
+    """Choose whether GPUs may round what they multiply to 10 bits, which torch lets them."""
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+
+
 def choose_device(name: str) -> torch.device:
     """Return the device called `name`: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 

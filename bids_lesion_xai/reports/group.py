@@ -60,17 +60,17 @@ def write_group(store: Store) -> tuple[list[Path], Collection]:
     """
     group = collect(store)
     tables = {"group_lesions": group.lesions, "group_participants": group.participants}
-    written = [_publish_table(store, key, table, group.visits) for key, table in tables.items()]
+    written = [_publish_table(store, key, table, group) for key, table in tables.items()]
     html = page.render("group.html", _content(store, group))
     written.append(store.write_text(DERIVATIVES["group_report"].path(), html))
     return written, group
 
 
-def _publish_table(store: Store, key: str, table: pd.DataFrame, visits: Sequence[Visit]) -> Path:
-    sources = [store.uri(source, visit) for visit in visits for source in _SOURCES[key]]
+def _publish_table(store: Store, key: str, table: pd.DataFrame, group: Collection) -> Path:
+    sources = [store.uri(source, visit) for visit in group.visits for source in _SOURCES[key]]
     with tempfile.TemporaryDirectory() as folder:
         written = write_table(table, Path(folder, "table.tsv"))
-        return store.publish(key, written, {"Sources": sources})
+        return store.publish(key, written, {"Sources": sources, "Units": group.units})
 
 
 def _content(store: Store, group: Collection) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _content(store: Store, group: Collection) -> dict[str, Any]:
         "min_participants": MIN_PARTICIPANTS,
         "n_resamples": N_RESAMPLES,
         "columns": DERIVATIVES["group_participants"].columns,
-        "units": DERIVATIVES["saliency_flair"].units,
+        "units": group.units,
         "visits": [
             {"row": row, "link": _report_link(store, visit)}
             for row, visit in zip(rows, group.visits, strict=True)

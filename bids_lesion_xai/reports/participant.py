@@ -28,10 +28,12 @@ _SALIENCY_FACTS = (
     ("Method", "Explanation"),
     ("Aggregation", "Aggregation over a lesion's voxels"),
     ("Target", "Explained quantity"),
-    ("NumberOfSamples", "Noise samples"),
+    ("NumberOfSamples", "Samples"),
     ("NoiseLevel", "Noise level, of the intensity range"),
+    ("NoiseRule", "Intensity range"),
     ("NoiseStandardDeviation", "Standard deviation of the noise"),
     ("RandomSeed", "Random seed"),
+    ("Engine", "Engine"),
     ("Device", "Device"),
 )
 
@@ -49,20 +51,21 @@ def write_report(store: Store, visit: Visit) -> Path:
     lesions = visit_lesions(store, visit)
     scan = load_scan(store, visit)
     rows: list[dict[str, Any]] = lesions.to_dict("records")  # type: ignore[assignment]
+    saliency = store.facts("saliency_table", visit)
     content = {
         "visit": visit,
         "dataset": read_description(store.root).get("Name", ""),
         "summary": visit_summary(store, visit, lesions),
         "segmentation": store.facts("lesion_labels", visit),
-        "saliency": store.facts("saliency_table", visit),
+        "saliency": saliency,
         "saliency_facts": _SALIENCY_FACTS,
         "columns": _COLUMNS,
-        "units": DERIVATIVES["saliency_flair"].units,
+        "units": saliency["Units"],
         "overview": _publish_figure(store, "overview_figure", draw_overview(scan), visit),
         "lesions": [
             {
                 "row": row,
-                "figure": _lesion_figure(store, visit, scan, row),
+                "figure": _lesion_figure(store, visit, scan, row, saliency["Units"]),
                 "profile": draw_profile(row),
             }
             for row in rows
@@ -107,7 +110,7 @@ def draw_profile(row: dict[str, Any]) -> str:
         return page.chart_uri(figure)
 
 
-def _lesion_figure(store: Store, visit: Visit, scan: Scan, row: dict[str, Any]) -> str:
+def _lesion_figure(store: Store, visit: Visit, scan: Scan, row: dict[str, Any], units: str) -> str:
     """Draw and publish the figure of a lesion, and return it as a URI."""
     name = str(row["name"])
     crops = {}
@@ -115,7 +118,7 @@ def _lesion_figure(store: Store, visit: Visit, scan: Scan, row: dict[str, Any]) 
         key = f"lesion_saliency_{channel}"
         values, grid = nifti.load(store.path(key, visit, name))
         crops[channel] = Crop(values, crop_offset(grid, scan.grid))
-    figure = draw_lesion(scan, int(row["index"]), crops, DERIVATIVES[key].units)
+    figure = draw_lesion(scan, int(row["index"]), crops, units)
     return _publish_figure(store, "lesion_figure", figure, visit, name)
 
 

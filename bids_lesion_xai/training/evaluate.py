@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3
 from bids_lesion_xai.lesions.label import CONNECTIVITY, label_lesions
-from bids_lesion_xai.models.inference import lesion_probability, whole_volume_logits
+from bids_lesion_xai.models.inference import lesion_probability, predict_logits
 from bids_lesion_xai.models.network import PUBLISHED_MULTIPLE
 from bids_lesion_xai.training.scans import LabelledScan
 
@@ -109,7 +109,7 @@ def evaluate(
     for scan in scans:
         image = torch.from_numpy(scan.image).to(device)
         with torch.inference_mode():
-            logits = whole_volume_logits(network, image, PUBLISHED_MULTIPLE)
+            logits = predict_logits(network, image, PUBLISHED_MULTIPLE)
             probability = lesion_probability(logits).cpu().numpy()
         voxel_volume = float(np.prod(scan.spacing_mm))
         labels = label_lesions(probability >= threshold, voxel_volume, min_volume_mm3)

@@ -12,6 +12,7 @@ from nipype.pipeline.engine import Node, Workflow
 from bids_lesion_xai.bids.dataset import VisitInputs
 from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.explain.catalogue import saliency_units
 from bids_lesion_xai.interfaces.explain import Explain
 from bids_lesion_xai.interfaces.preprocess import ResampleMask
 from bids_lesion_xai.interfaces.publish import Publish
@@ -57,6 +58,7 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
         "model": str(config.model),
         "device": config.device,
         "use_gpu": config.device.startswith("cuda"),
+        "allow_tf32": config.allow_tf32,
         "n_threads": config.omp_n_threads,
     }
     threshold = bundle.threshold if config.threshold is None else config.threshold
@@ -74,17 +76,24 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
     explain = Node(
         Explain(
             visit=inputs.visit.name,
+            method=config.method,
             aggregation=config.aggregation,
+            target=config.target,
+            engine=config.engine,
+            baseline=config.baseline,
             n_samples=config.n_samples,
+            target_error=config.target_error,
             noise_level=config.noise_level,
+            noise_rule=config.noise_rule,
+            memory_gb=config.memory_gb,
             seed=config.random_seed,
             columns=list(DERIVATIVES["saliency_table"].columns),
             **network,
         ),
         name="explain",
         n_procs=config.omp_n_threads,
-        # A thread holds the activations of one sample; measured on a lesion of 13 mL.
-        mem_gb=1.5 + 0.5 * config.omp_n_threads,
+        # Images, network and the reduction of a large lesion, beside the samples.
+        mem_gb=1.5 + config.memory_gb,
     )
     native = Node(ResampleMask(reference_file=str(inputs.flair)), name="native_mask", mem_gb=1)
     publish = Node(
@@ -94,6 +103,7 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
             session=inputs.visit.session,
             flair_uri=inputs.uri(inputs.flair),
             t1w_uri=inputs.uri(inputs.t1w),
+            method=config.method,
             settings=_settings(config, bundle, threshold),
         ),
         name="publish",
@@ -156,10 +166,14 @@ def _settings(config: RunConfig, bundle: Bundle, threshold: float) -> dict[str, 
         "Threshold": threshold,
         "MinimumVolume_mm3": config.min_lesion_volume_mm3,
         "Connectivity": 18,
-        "Method": "SmoothGrad",
+        "Method": config.method,
         "Aggregation": config.aggregation,
-        "Target": "logit of the lesion class",
-        "NumberOfSamples": config.n_samples,
-        "NoiseLevel": config.noise_level,
-        "RandomSeed": config.random_seed,
+        "Target": config.target,
+        "Units": saliency_units(config.method, config.target),
+        "NumberOfSamples": 1 if config.method == "gradient" else config.n_samples,
+        "TargetError": config.target_error,
+        "NoiseLevel": config.noise_level if config.has_noise else None,
+        "NoiseRule": config.noise_rule if config.has_noise else None,
+        "Baseline": config.baseline if config.method == "integrated-gradients" else None,
+        "RandomSeed": config.random_seed if config.has_noise else None,
     }

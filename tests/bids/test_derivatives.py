@@ -10,10 +10,18 @@ from pathlib import Path
 import pytest
 
 from bids_lesion_xai.bids import derivatives
-from bids_lesion_xai.bids.derivatives import DERIVATIVES, Derivative, Level, bidsignore
+from bids_lesion_xai.bids.derivatives import (
+    DERIVATIVES,
+    METHOD,
+    Derivative,
+    Level,
+    bidsignore,
+    method_label,
+)
 from bids_lesion_xai.bids.naming import parse_name
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import CHANNELS
+from bids_lesion_xai.explain.catalogue import INPUT_METHODS
 
 VISITS = (Visit("01"), Visit("02", "A"))
 KEYS = tuple(DERIVATIVES)
@@ -89,7 +97,8 @@ def test_names_say_whose_they_are_and_can_be_parsed(key: str) -> None:
             continue
         entities, suffix, extension = parse_name(path.name)
         label = {"label": "L003"} if row.level is Level.LESION else {}
-        assert entities == {**visit.entities, **row.entities, **label}
+        own = {key: value.replace(METHOD, "smoothgrad") for key, value in row.entities.items()}
+        assert entities == {**visit.entities, **own, **label}
         assert (suffix, extension) == (row.suffix, row.extension)
         assert path.parts[0] == f"sub-{visit.participant}"
 
@@ -112,3 +121,26 @@ def test_images_in_a_space_say_its_reference_and_masks_their_type(key: str) -> N
     if row.suffix == "mask":
         assert {"Type", "Sources"} <= set(row.facts)
     assert len(row.facts) == len(set(row.facts))
+
+
+@pytest.mark.parametrize("method", INPUT_METHODS)
+def test_files_of_saliency_are_named_after_their_method_and_no_others(method: str) -> None:
+    label = method_label(method)
+    for row in DERIVATIVES.values():
+        if row.level in (Level.GROUP, Level.REPORT):
+            continue
+        lesion = "L003" if row.level in (Level.LESION, Level.LESION_FIGURE) else None
+        path = row.path(VISITS[1], lesion, label)
+        entities, suffix, _ = parse_name(path.name)
+        assert entities.get("desc", "").startswith(label) == (suffix == "saliency")
+        assert (path == row.path(VISITS[1], lesion)) == (
+            suffix != "saliency" or method == "smoothgrad"
+        )
+        assert ignored(path) == (not row.standard)
+
+
+def test_no_two_methods_have_the_same_file() -> None:
+    labels = [method_label(method) for method in INPUT_METHODS]
+    for row in DERIVATIVES.values():
+        if row.suffix == "saliency" and row.level is Level.VISIT:
+            assert len({row.path(VISITS[0], method=label) for label in labels}) == len(labels)

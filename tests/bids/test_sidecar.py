@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bids_lesion_xai import __version__
-from bids_lesion_xai.bids.derivatives import DERIVATIVES
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, SALIENCY_UNITS
 from bids_lesion_xai.bids.sidecar import dataset_description, sidecar, to_json
 
 
@@ -35,11 +35,31 @@ def test_a_sidecar_holds_what_the_table_of_outputs_says(key: str) -> None:
     facts = {name: [name] for name in reversed(row.facts)}
     content = sidecar(row, facts)
     units = ["Units"] if row.units else []
-    assert list(content) == ["Description", *units, *row.facts, *row.columns]
+    assert list(content) == list(dict.fromkeys(["Description", *units, *row.facts, *row.columns]))
     assert content["Description"] == row.description
     assert all(content[name] == [name] for name in row.facts)
     for name, column in row.columns.items():
-        assert content[name].get("Units", "") == column.units
+        stated = ["Units"] if column.units == SALIENCY_UNITS else column.units
+        assert content[name].get("Units", "") == stated
+
+
+@pytest.mark.parametrize("key", DERIVATIVES)
+@pytest.mark.parametrize("units", [SALIENCY_UNITS, "probability"])
+def test_values_and_columns_of_saliency_have_the_units_that_are_stated(
+    key: str, units: str
+) -> None:
+    row = DERIVATIVES[key]
+    facts = dict.fromkeys(row.facts, 0) | ({"Units": units} if "Units" in row.facts else {})
+    content = sidecar(row, facts)
+    expected = {name: column.units for name, column in row.columns.items()} | {"": row.units}
+    found = {name: content[name].get("Units", "") for name in row.columns}
+    found[""] = row.units and content["Units"]
+    if "Units" in row.facts:
+        assert content["Units"] == units
+        stands = {name: units for name, unit in expected.items() if unit == SALIENCY_UNITS}
+        assert stands
+        expected |= stands
+    assert found == expected
 
 
 def test_facts_that_are_missing_or_too_many_are_named() -> None:

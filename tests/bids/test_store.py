@@ -188,3 +188,61 @@ def test_texts_are_written_as_utf_8(store: Store) -> None:
     path = store.write_text("logs/CITATION.md", "Müller × 2\n")
     assert path.read_bytes().decode("utf-8") == "Müller × 2\n"
     assert json.loads(store.write_text("a.json", '{"a": 1}').read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("visit", [VISIT, Visit("01")], ids=lambda visit: visit.name)
+def test_a_reader_finds_the_method_of_each_visit_by_itself(
+    store: Store, source: Path, visit: Visit
+) -> None:
+    writers = {visit: "vargrad", OTHERS[0]: "smoothgrad", OTHERS[2]: "integratedgradients"}
+    for one, method in writers.items():
+        publish_all(Store(store.root, method), source, one)
+    assert store.visits() == sorted(writers)
+    for one, method in writers.items():
+        writer = Store(store.root, method)
+        for key, row in DERIVATIVES.items():
+            if row.level is not Level.GROUP:
+                lesion = "L001" if row.level in (Level.LESION, Level.LESION_FIGURE) else None
+                assert store.path(key, one, lesion) == writer.path(key, one, lesion)
+                assert store.path(key, one, lesion).is_file()
+        assert f"desc-{method}_" in store.path(LAST_KEY, one).name
+        assert store.uri("saliency_flair", one) == writer.uri("saliency_flair", one)
+        assert set(store.facts("saliency_flair", one)) >= set(DERIVATIVES["saliency_flair"].facts)
+
+
+def test_a_visit_without_files_has_names_of_the_default_method(store: Store) -> None:
+    for key in (LAST_KEY, "saliency_t1w"):
+        assert store.path(key, VISIT) == store.root / DERIVATIVES[key].path(VISIT)
+
+
+@pytest.mark.parametrize(("first", "second"), [("vargrad", "smoothgrad"), ("gradient", "vargrad")])
+def test_another_method_leaves_no_file_of_the_one_before(
+    store: Store, source: Path, tmp_path: Path, first: str, second: str
+) -> None:
+    publish_all(Store(store.root, first), source, VISIT)
+    again = Store(store.root, second)
+    again.clear(VISIT)
+    assert files(store) == set()
+    assert store.visits() == []
+    publish_all(again, source, VISIT)
+    alone = Store(tmp_path / "alone", second)
+    publish_all(alone, source, VISIT)
+    assert files(store) == files(alone)
+    assert store.visits() == [VISIT]
+
+
+def test_the_mark_of_any_method_is_removed_first(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_all(Store(store.root, "vargrad"), source, VISIT)
+    mark = store.path(LAST_KEY, VISIT)
+    removed = []
+    unlink = Path.unlink
+
+    def record(path: Path, missing_ok: bool = False) -> None:
+        removed.append(path)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", record)
+    Store(store.root, "gradient").clear(VISIT)
+    assert removed[0] == mark

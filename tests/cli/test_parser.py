@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bids_lesion_xai import __version__
 from bids_lesion_xai.cli.parser import build_parser, parse
 from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.explain import published
+from bids_lesion_xai.explain.catalogue import INPUT_METHODS
 from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE
 
 ROOT = Path(__file__).parents[2]
@@ -47,11 +50,19 @@ def test_defaults() -> None:
         threshold=None,
         min_lesion_volume_mm3=6.0,
         skull_strip="auto",
+        method="smoothgrad",
         aggregation="mean",
+        target="logit",
+        engine="auto",
+        noise_rule="robust",
+        baseline="zero",
         n_samples=50,
+        target_error=None,
         noise_level=0.05,
         random_seed=0,
         device="auto",
+        allow_tf32=False,
+        memory_gb=1.5,
         n_procs=cores or 1,
         omp_n_threads=min(cores or 1, 8),
         validate=True,
@@ -66,7 +77,15 @@ def test_defaults() -> None:
         (["--threshold", "0.3"], "threshold", 0.3),
         (["--min-lesion-volume", "0"], "min_lesion_volume_mm3", 0),
         (["--skull-strip", "skip"], "skull_strip", "skip"),
+        (["--method", "vargrad"], "method", "vargrad"),
         (["--aggregation", "max"], "aggregation", "max"),
+        (["--target", "logodds"], "target", "logodds"),
+        (["--target-error", "0.1"], "target_error", 0.1),
+        (["--noise-rule", "flair-range"], "noise_rule", "flair-range"),
+        (["--baseline", "brain-mean"], "baseline", "brain-mean"),
+        (["--engine", "whole"], "engine", "whole"),
+        (["--explain-mem-gb", "0.5"], "memory_gb", 0.5),
+        (["--allow-tf32"], "allow_tf32", True),
         (["--n-samples", "1"], "n_samples", 1),
         (["--noise-level", "0"], "noise_level", 0),
         (["--random-seed", "-3"], "random_seed", -3),
@@ -154,6 +173,14 @@ def test_one_process_never_uses_more_cores_than_there_are(
         *(("--min-lesion-volume", value) for value in ("-1", "inf", "nan", "x")),
         *(("--device", value) for value in ("tpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "")),
         *(("--aggregation", value) for value in ("foo", "Mean")),
+        *(("--method", value) for value in ("foo", "gradcam++", "SmoothGrad")),
+        ("--preset", "fast"),
+        ("--target", "logits"),
+        ("--noise-rule", "t1w-range"),
+        ("--baseline", "mean"),
+        ("--engine", "fastest"),
+        *(("--target-error", value) for value in ("0", "-0.1", "inf", "nan", "x")),
+        *(("--explain-mem-gb", value) for value in ("0", "-1", "inf", "x")),
         ("--skull-strip", "maybe"),
         ("--random-seed", "x"),
         *(("--nprocs", value) for value in ("0", "-2", "all")),
@@ -228,9 +255,81 @@ def test_the_output_is_in_the_input_among_its_derivatives_alone(
 
 def test_the_help_shows_no_default_that_says_nothing() -> None:
     shown = build_parser().format_help()
-    assert "(default: 50)" in shown
+    assert "(default: 0.05)" in shown
     for nothing in ("None", "[]", "False"):
         assert f"(default: {nothing})" not in shown
+
+
+CHOICES = {
+    "default": {
+        "method": "smoothgrad",
+        "aggregation": "mean",
+        "target": "logit",
+        "n_samples": 50,
+        "noise_rule": "robust",
+    },
+    "published": {
+        "method": "smoothgrad",
+        "aggregation": "max",
+        "target": "logit",
+        "n_samples": 50,
+        "noise_rule": "flair-range",
+    },
+}
+GIVEN = {
+    "method": "vargrad",
+    "aggregation": "rms",
+    "target": "probability",
+    "n_samples": 7,
+    "noise_rule": "robust",
+}
+
+
+def chosen(*options: str) -> dict[str, Any]:
+    return {name: getattr(config(*options), name) for name in GIVEN}
+
+
+@pytest.mark.parametrize("preset", CHOICES)
+def test_a_preset_chooses_what_is_not_given(preset: str) -> None:
+    assert chosen("--preset", preset) == CHOICES[preset]
+
+
+def test_the_published_preset_is_that_of_the_published_work() -> None:
+    image = torch.tensor([[-1.0, 3.0], [0.0, 50.0]])[:, None, None]
+    arguments = published(image)
+    preset = config("--preset", "published")
+    assert arguments.pop("sigma") == pytest.approx([preset.noise_level * 4] * 2)
+    assert {name: getattr(preset, name) for name in arguments} == arguments
+    assert preset.noise_rule == "flair-range"
+
+
+@pytest.mark.parametrize("preset", CHOICES)
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_flag_wins_over_the_preset_wherever_it_stands(preset: str, name: str) -> None:
+    flag = [f"--{name.replace('_', '-')}", str(GIVEN[name])]
+    expected = CHOICES[preset] | {name: GIVEN[name]}
+    assert chosen("--preset", preset, *flag) == expected
+    assert chosen(*flag, "--preset", preset) == expected
+
+
+def test_a_preset_changes_nothing_else() -> None:
+    default, other = (vars(config("--preset", preset)) for preset in CHOICES)
+    assert {name for name in default if default[name] != other[name]} == {
+        "aggregation",
+        "noise_rule",
+    }
+
+
+@pytest.mark.parametrize("method", INPUT_METHODS)
+def test_only_methods_with_noise_take_a_target_error(
+    method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--method", method, "--target-error", "0.1")
+    if method in ("gradient", "integrated-gradients"):
+        message = refusal(capsys, "bids", "out", "participant", *options)
+        assert f"--target-error: method {method} has no noise" in message
+    else:
+        assert config(*options).target_error == 0.1
 
 
 def test_folders_beside_the_input_or_around_it_are_fine() -> None:

@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -326,6 +327,33 @@ def test_the_group_level_runs_last_and_the_worse_exit_code_stays(
     monkeypatch.setattr(run, "_run_level", run_level)
     assert start("group participant") == max(codes)
     assert ran == ["participant", "group"]
+
+
+@pytest.mark.parametrize("method", ["smoothgrad", "smoothgrad-squared"])
+def test_the_readme_of_the_output_names_the_files_of_the_method(
+    method: str, start: Run, out: Path, processed: list[Visit]
+) -> None:
+    assert start("participant", "--method", method) == 0
+    assert processed
+    readme = (out / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"desc-(\w+?)(?:FLAIR|T1w)?_saliency", readme))
+    assert named == {method.replace("-", "")}
+
+
+@pytest.mark.parametrize(("engine", "fits"), [("window", False), ("whole", True), ("auto", True)])
+def test_an_engine_that_does_not_fit_the_model_is_refused_before_anything_runs(
+    engine: str,
+    fits: bool,
+    start: Run,
+    out: Path,
+    processed: list[Visit],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert start("participant", "--engine", engine) == (0 if fits else 2)
+    assert bool(processed) == fits == bool([*out.glob("logs/*")])
+    messages = told(caplog)
+    assert len(messages) == (not fits)
+    assert all("--engine window" in message for message in messages)
 
 
 def test_the_dataset_files_of_the_output_are_written(

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.conventions import CHANNELS, SHELLS_MM
+from bids_lesion_xai.explain import Attribution
 from bids_lesion_xai.explain.box import Box
-from bids_lesion_xai.explain.smoothgrad import Attribution
 from bids_lesion_xai.explain.summary import (
     channel_numbers,
     channel_share,
@@ -49,18 +49,21 @@ BOXES = {
 
 
 def attribution(lesion: int, labels: NDArray[np.int32], n_samples: int = 5) -> Attribution:
-    """Return a map of random numbers with samples of its mean inside, as SmoothGrad gives them."""
+    """Return a mean of random maps with its errors, as SmoothGrad gives them."""
     generator = torch.Generator().manual_seed(lesion)
     box = BOXES[lesion]
     samples = torch.randn(n_samples, 2, *box.shape, generator=generator)
     error = samples.std(0, correction=min(1, n_samples - 1)) / sqrt(n_samples)
     inside = torch.from_numpy(labels[box.slices((0, 0, 0))] == lesion)
+    means = samples[:, :, inside].double().mean(2)
     return Attribution(
-        lesion,
-        samples.mean(0),
-        box.start,
-        error if n_samples > 1 else error * nan,
-        samples[:, :, inside].double().mean(2).numpy(),
+        lesion=lesion,
+        values=samples.mean(0),
+        offset=box.start,
+        standard_error=error if n_samples > 1 else error * nan,
+        inside_error=means.std(0) / sqrt(n_samples) if n_samples > 1 else means[0] * nan,
+        n_samples=n_samples,
+        engine="pruned",
     )
 
 
@@ -76,7 +79,7 @@ def numbers_by_loop(
     values: NDArray[np.floating],
     error: NDArray[np.floating],
     distance: NDArray[np.float64],
-    samples: NDArray[np.float64],
+    inside_error: float,
 ) -> dict[str, float]:
     peak, peak_se = 0.0, nan
     groups: dict[str, list[float]] = {"inside": [], "outside": []}
@@ -89,13 +92,11 @@ def numbers_by_loop(
         for inner, outer in ((0, 1), (1, 2), (2, 3), (3, 5), (5, 10)):
             if inner < far <= outer:
                 groups[f"shell_{outer}mm"].append(value)
-    mean = fsum(samples) / len(samples)
-    variance = fsum((one - mean) ** 2 for one in samples) / max(len(samples) - 1, 1)
     return {
         "peak": peak,
         "peak_se": peak_se,
         "mean_inside": fsum(groups["inside"]) / len(groups["inside"]),
-        "mean_inside_se": sqrt(variance / len(samples)) if len(samples) > 1 else nan,
+        "mean_inside_se": inside_error,
         **{
             f"mean_{name}": fsum(group) / len(group) if group else nan
             for name, group in groups.items()
@@ -131,7 +132,9 @@ def test_every_number_is_that_of_a_loop_over_the_whole_grid(
     error[(slice(None), *of_lesion.box.slices((0, 0, 0)))] = of_lesion.standard_error
     expected: dict[str, float] = {"n_samples": 5, "flair_share": share(values)}
     for i, channel in enumerate(("flair", "t1w")):
-        of_channel = numbers_by_loop(values[i], error[i], distance, of_lesion.inside[:, i])
+        of_channel = numbers_by_loop(
+            values[i], error[i], distance, float(of_lesion.inside_error[i])
+        )
         expected |= {f"{channel}_{key}": value for key, value in of_channel.items()}
     assert not any(isnan(value) for value in expected.values())
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
@@ -204,7 +207,7 @@ def test_the_peak_is_the_first_of_equals_in_c_order() -> None:
     values, error = np.zeros((2, 4, 4, 4))
     values[1, 2, 3], values[2, 0, 0], values[2, 1, 1] = -2, 2, 1
     error[1, 2, 3], error[2, 0, 0] = 0.5, 0.25
-    found = channel_numbers(values, error, np.arange(64.0).reshape(4, 4, 4), np.ones(3))
+    found = channel_numbers(values, error, np.arange(64.0).reshape(4, 4, 4), 0.1)
     assert (found["peak"], found["peak_se"]) == (-2, 0.5)
 
 

@@ -187,3 +187,20 @@ def test_a_table_survives_writing_and_reading_exactly(tmp_path: Path) -> None:
     path = write_table(table, tmp_path / "table.tsv")
     pd.testing.assert_frame_equal(read_table(path), table, check_exact=True)
     assert path.read_text(encoding="utf-8").endswith("2\tNA\tn/a\n")
+
+
+def test_the_units_are_those_of_the_visits_or_differ(tmp_path: Path) -> None:
+    first, *others = VISITS
+    publish_outputs(tmp_path, [first], "vargrad", {"Units": "squares"})
+    group = collect(Store(tmp_path))
+    assert (group.units, group.differences) == ("squares", ())
+    publish_outputs(tmp_path, others)
+    group = collect(Store(tmp_path))
+    assert group.visits == tuple(sorted(VISITS))
+    assert group.units == "units that differ between visits"
+    assert any(one.startswith('Method: "smoothgrad" (2 of 3') for one in group.differences)
+
+
+def test_visits_without_a_target_error_or_baseline_do_not_differ_in_it(store: Store) -> None:
+    named = {one.partition(":")[0] for one in collect(store).differences}
+    assert named == {"NumberOfSamples"}

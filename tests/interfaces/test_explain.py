@@ -15,14 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from bids_lesion_xai.bids.derivatives import DERIVATIVES
-from bids_lesion_xai.explain.smoothgrad import Attribution, explain_lesions
+from bids_lesion_xai.explain import Attribution, Progress, explain_lesions
+from bids_lesion_xai.explain.catalogue import INPUT_METHODS
 from bids_lesion_xai.explain.summary import lesion_numbers
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import Grid
-from bids_lesion_xai.interfaces.explain import Explain
+from bids_lesion_xai.interfaces import explain as interface
+from bids_lesion_xai.interfaces.explain import Explain, ProgressLog
 from bids_lesion_xai.models.bundle import read_bundle
 from bids_lesion_xai.models.network import load_network
-from tests.bundles import MULTIPLE, write_small_bundle
+from tests.bundles import INFERER, MULTIPLE, write_small_bundle
 from tests.outputs import raw_rows
 from tests.phantoms import oblique_grid
 
@@ -30,7 +32,18 @@ SHAPE = (23, 20, 15)
 GRID = Grid(SHAPE, oblique_grid((0.9, 1.3, 2.1), (-1, -1, 1), (11, -7, 5)).affine)
 COLUMNS = list(DERIVATIVES["saliency_table"].columns)
 CHANNELS = ("flair", "t1w")
-OPTIONS: dict[str, Any] = {"aggregation": "mean", "n_samples": 3, "seed": 5, "visit": "sub-01"}
+OPTIONS: dict[str, Any] = {
+    "method": "smoothgrad",
+    "aggregation": "mean",
+    "target": "logit",
+    "engine": "auto",
+    "baseline": "zero",
+    "n_samples": 3,
+    "target_error": None,
+    "memory_gb": 1.0,
+    "seed": 5,
+    "visit": "sub-01",
+}
 NOISE_LEVEL = 0.2
 
 
@@ -74,10 +87,11 @@ def explain(
         noise_level=NOISE_LEVEL,
         device="cpu",
         use_gpu=False,
+        allow_tf32=False,
         n_threads=1,
         columns=COLUMNS,
         **files,
-        **{**OPTIONS, **options},
+        **{"noise_rule": "robust", **OPTIONS, **options},
     )
     return run.run(cwd=str(folder)).outputs
 
@@ -87,6 +101,12 @@ def sigma() -> list[float]:
     values, brain, _ = images()
     low, high = np.percentile(values[:, brain], [0.1, 99.9], axis=1)
     return (NOISE_LEVEL * (high - low)).tolist()
+
+
+def published_sigma() -> list[float]:
+    """Return the noise level times FLAIR's range, for both images."""
+    flair = images()[0][0].astype(np.float64)
+    return [NOISE_LEVEL * (flair.max() - flair.min())] * 2
 
 
 def directly(model: Path, **options: Any) -> list[Attribution]:
@@ -122,13 +142,24 @@ def placed(path: Path) -> NDArray[np.float32]:
     return dense
 
 
-@pytest.mark.parametrize("aggregation", ["mean", "sum", "max"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"aggregation": name} for name in ("mean", "sum", "max", "rms")),
+        *({"method": name} for name in INPUT_METHODS if name != "smoothgrad"),
+        {"method": "integrated-gradients", "baseline": "brain-mean"},
+        {"target": "probability"},
+        {"target": "logodds", "method": "vargrad"},
+        *({"engine": name} for name in ("pruned", "crop", "whole")),
+    ],
+    ids=lambda options: " ".join(options.values()),
+)
 def test_the_map_of_a_lesion_placed_by_its_affine_is_that_of_the_function(
-    tmp_path: Path, model: Path, aggregation: str
+    tmp_path: Path, model: Path, options: dict[str, Any]
 ) -> None:
-    outputs = explain(tmp_path, model, aggregation=aggregation)
+    outputs = explain(tmp_path, model, **options)
     folder = Path(outputs.lesion_folder)
-    attributions = directly(model, aggregation=aggregation)
+    attributions = directly(model, **options)
     assert [attribution.lesion for attribution in attributions] == [1, 2, 3]
     names = {f"L00{lesion}_{channel}.nii.gz" for lesion in (1, 2, 3) for channel in CHANNELS}
     assert {path.name for path in folder.iterdir()} == names
@@ -136,6 +167,67 @@ def test_the_map_of_a_lesion_placed_by_its_affine_is_that_of_the_function(
         for channel, expected in zip(CHANNELS, attribution.dense(SHAPE), strict=True):
             found = placed(folder / f"L00{attribution.lesion}_{channel}.nii.gz")
             assert_near(found, expected)
+
+
+@pytest.mark.parametrize("options", [{"method": "vargrad"}, {"target": "probability"}])
+def test_another_method_or_target_gives_another_map(
+    tmp_path: Path, model: Path, options: dict[str, str]
+) -> None:
+    maps = []
+    for name, given in (("default", {}), ("other", options)):
+        (tmp_path / name).mkdir()
+        outputs = explain(tmp_path / name, model, **given)
+        maps.append(placed(Path(outputs.lesion_folder, "L001_flair.nii.gz")))
+    first, second = (values / np.abs(values).max() for values in maps)
+    assert np.abs(first - second).max() > 0.01
+
+
+def test_the_noise_of_the_published_rule_is_that_of_flair_in_both_images(
+    tmp_path: Path, model: Path
+) -> None:
+    expected = published_sigma()
+    outputs = explain(tmp_path, model, noise_rule="flair-range")
+    facts = json.loads(Path(outputs.facts_file).read_text())
+    assert facts["sigma"] == pytest.approx(expected, rel=1e-6)
+    for attribution in directly(model, sigma=expected):
+        for channel, values in zip(CHANNELS, attribution.dense(SHAPE), strict=True):
+            name = f"L00{attribution.lesion}_{channel}.nii.gz"
+            assert_near(placed(Path(outputs.lesion_folder, name)), values)
+
+
+def test_a_model_of_windows_is_explained_by_windows(tmp_path: Path) -> None:
+    model = write_small_bundle(tmp_path / "windows", inferer=INFERER)
+    outputs = explain(tmp_path, model)
+    windows = {"window": INFERER["roi_size"], "overlap": INFERER["overlap"]}
+    by_windows, by_volume = directly(model, **windows), directly(model)
+    assert json.loads(Path(outputs.facts_file).read_text())["engine"] == "window"
+    differ = []
+    for one, other in zip(by_windows, by_volume, strict=True):
+        pairs = zip(CHANNELS, one.dense(SHAPE), other.dense(SHAPE), strict=True)
+        for channel, expected, whole in pairs:
+            assert_near(
+                placed(Path(outputs.lesion_folder, f"L00{one.lesion}_{channel}.nii.gz")), expected
+            )
+            differ.append(bool((expected - whole).abs().max() > 0.01 * whole.abs().max()))
+    assert any(differ)
+
+
+def test_a_lesion_stops_at_the_error_that_is_allowed(tmp_path: Path, model: Path) -> None:
+    options = {"n_samples": 40, "target_error": 0.1}
+    outputs = explain(tmp_path, model, **options)
+    rows = raw_rows(Path(outputs.table_file))
+    used = [int(row["n_samples"]) for row in rows]
+    assert used == [attribution.n_samples for attribution in directly(model, **options)]
+    assert min(used) < 40
+    (tmp_path / "all").mkdir()
+    fewer = explain(tmp_path / "all", model, n_samples=min(used))
+    lesion = used.index(min(used))
+    assert raw_rows(Path(fewer.table_file))[lesion] == rows[lesion]
+    for row, count in zip(rows, used, strict=True):
+        pairs = [(abs(float(row[f"{c}_peak"])), float(row[f"{c}_peak_se"])) for c in CHANNELS]
+        peak, error = max(pairs)
+        assert 5 <= count <= 40
+        assert error <= 0.1 * peak or count == 40
 
 
 def test_the_whole_map_holds_at_every_voxel_the_map_of_the_nearest_lesion(
@@ -227,11 +319,12 @@ def test_a_lesion_has_the_same_map_without_the_others(tmp_path: Path, model: Pat
     assert rows == raw_rows(Path(all_three.table_file))[1:2]
 
 
-def test_the_facts_are_the_noise_of_each_channel_and_the_device(
+def test_the_facts_are_the_noise_of_each_channel_the_device_and_the_engine(
     tmp_path: Path, model: Path
 ) -> None:
     facts = json.loads(Path(explain(tmp_path, model).facts_file).read_text())
-    assert facts == {"sigma": pytest.approx(sigma(), rel=1e-6), "device": "cpu"}
+    expected = pytest.approx(sigma(), rel=1e-6)
+    assert facts == {"sigma": expected, "device": "cpu", "engine": "pruned"}
     assert facts["sigma"][1] > 2 * facts["sigma"][0]
 
 
@@ -246,4 +339,65 @@ def test_no_lesion_is_a_valid_result(tmp_path: Path, model: Path) -> None:
     assert Path(outputs.table_file).read_text() == "\t".join(COLUMNS) + "\n"
     assert list(Path(outputs.lesion_folder).iterdir()) == []
     facts = json.loads(Path(outputs.facts_file).read_text())
-    assert facts == {"sigma": pytest.approx(sigma(), rel=1e-6), "device": "cpu"}
+    assert facts == {"sigma": pytest.approx(sigma(), rel=1e-6), "device": "cpu", "engine": ""}
+
+
+class Clock:
+    """Stands still until it is set, and keeps what is logged."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self.told: list[str] = []
+        monkeypatch.setattr(interface.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(
+            interface.log, "info", lambda *args: self.told.append(args[0] % args[1:])
+        )
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_the_log_tells_how_far_it_is_and_the_time_left(clock: Clock) -> None:
+    log = ProgressLog("sub-01_ses-2")
+    clock.now += 90
+    log.tell(Progress(lesion=3, n_done=2, n_lesions=8, sample=30, n_samples=50, share=0.25))
+    assert clock.told == [
+        "sub-01_ses-2: [#####...............] 25 %, 2 of 8 lesions explained, "
+        "sample 30 of 50 of the next, about 4.5 min left"
+    ]
+    clock.now += 270
+    log.tell(Progress(lesion=8, n_done=7, n_lesions=8, sample=50, n_samples=50, share=1.0))
+    assert clock.told[1] == (
+        "sub-01_ses-2: [####################] 100 %, 7 of 8 lesions explained, "
+        "sample 50 of 50 of the next, about 0.0 min left"
+    )
+    clock.now += 6
+    log.finish(8)
+    assert clock.told[2:] == ["sub-01_ses-2: 8 lesions explained in 6.1 min"]
+
+
+def test_the_log_tells_something_every_ten_seconds_at_most(clock: Clock) -> None:
+    log = ProgressLog("sub-01")
+    times = []
+    for count in range(1, 101):
+        clock.now += 0.75
+        before = len(clock.told)
+        log.tell(Progress(1, 0, 1, count, 100, count / 100))
+        times += [clock.now] * (len(clock.told) - before)
+    assert times == [1010.5 + 10.5 * i for i in range(7)]
+
+
+def test_the_log_follows_the_work(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    monkeypatch.setattr(interface, "_SECONDS_BETWEEN_MESSAGES", 0)
+    explain(tmp_path, model, visit="sub-05")
+    *during, last = clock.told
+    assert len(during) == 3 * OPTIONS["n_samples"]
+    assert all(text.startswith("sub-05: [") for text in clock.told[:-1])
+    assert [text.split(", ")[1].split()[0] for text in during] == ["0"] * 3 + ["1"] * 3 + ["2"] * 3
+    assert [text.split("sample ")[1][0] for text in during] == ["1", "2", "3"] * 3
+    assert "100 %" in during[-1]
+    assert last == "sub-05: 3 lesions explained in 0.0 min"

@@ -33,7 +33,12 @@ FOUND = {
     "t1w_mean": 21.0,
     "t1w_standard_deviation": 22.0,
 }
-EXPLAINED = {"sigma": [0.25, 0.75], "device": "cpu"}
+EXPLAINED = {"sigma": [0.25, 0.75], "device": "cpu", "engine": "pruned"}
+# Of the method that is published: it has no baseline, and takes all samples.
+NOT_SET = {"TargetError", "Baseline"}
+WITHOUT_NOISE = dict.fromkeys(
+    ("NoiseLevel", "NoiseRule", "NoiseStandardDeviation", "RandomSeed", "TargetError")
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,9 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "out")
 
 
-def publisher(store: Store, model: Path, visit: Visit, lesions: Sequence[str] = ()) -> Publish:
+def publisher(
+    store: Store, model: Path, visit: Visit, lesions: Sequence[str] = (), options: str = ""
+) -> Publish:
     """Return the interface of a visit as the graph sets it, with a file of its own for each input.
 
     The content of each file is its key.
@@ -54,7 +61,7 @@ def publisher(store: Store, model: Path, visit: Visit, lesions: Sequence[str] = 
     work = store.root.parent / "work"
     shutil.rmtree(work, ignore_errors=True)
     (work / "lesions").mkdir(parents=True)
-    publish = node_of(store, model, visit).interface
+    publish = node_of(store, model, visit, options).interface
     for key in KEYS:
         publish.inputs.trait_set(**{key: _write(work / key, key)})
     for name, content in (("preprocess", FOUND), ("explain", EXPLAINED)):
@@ -67,7 +74,7 @@ def publisher(store: Store, model: Path, visit: Visit, lesions: Sequence[str] = 
     return publish
 
 
-def node_of(store: Store, model: Path, visit: Visit) -> Any:
+def node_of(store: Store, model: Path, visit: Visit, options: str = "") -> Any:
     raw = store.root.parent / "raw"
     anat = raw / visit.folder / "anat"
     anat.mkdir(parents=True, exist_ok=True)
@@ -75,6 +82,7 @@ def node_of(store: Store, model: Path, visit: Visit) -> Any:
     for path in (flair, t1w):
         path.touch()
     arguments = [str(raw), str(store.root), "participant", "--model", str(model)]
+    arguments += options.split()
     config = parse([*arguments, "-w", str(store.root.parent / "run"), "--device", "cpu"])
     inputs = VisitInputs(visit, flair, t1w, raw, ())
     return init_visit_wf(inputs, config, bundle_of(model)).get_node("publish")
@@ -117,8 +125,8 @@ def test_every_output_of_a_visit_is_written_with_all_its_facts(
         if DERIVATIVES[key].facts:
             expected.add(sidecar)
             content = json.loads(sidecar.read_text())
-            missing = [fact for fact in DERIVATIVES[key].facts if content.get(fact) is None]
-            assert missing == []
+            missing = {fact for fact in DERIVATIVES[key].facts if content.get(fact) is None}
+            assert missing == NOT_SET & set(DERIVATIVES[key].facts)
             assert content["Description"] == DERIVATIVES[key].description
             assert set(DERIVATIVES[key].columns) <= set(content)
     assert {str(path.relative_to(store.root)) for path in expected} == set(files(store))
@@ -159,7 +167,8 @@ def test_facts_say_what_was_found_of_which_image(store: Store, model: Path) -> N
     expected_model = {"Name": bundle.name, "Version": bundle.version, "SHA256": bundle.sha256}
     for key in ("saliency_table", "saliency_flair", "saliency_t1w"):
         assert facts[key]["NoiseStandardDeviation"] == {"FLAIR": 0.25, "T1w": 0.75}
-        assert (facts[key]["Device"], facts[key]["NumberOfSamples"]) == ("cpu", 50)
+        assert (facts[key]["Device"], facts[key]["Engine"]) == ("cpu", "pruned")
+        assert facts[key]["NumberOfSamples"] == 50
         assert facts[key]["Model"] == expected_model
     for key in ("lesion_mask", "lesion_mask_native", "lesion_labels"):
         assert (facts[key]["Threshold"], facts[key]["MinimumVolume_mm3"]) == (0.5, 6.0)
@@ -190,6 +199,90 @@ def test_a_second_run_leaves_nothing_of_the_first(
     fresh = Store(tmp_path / "fresh" / "out")
     publisher(fresh, model, visit, ("L001",)).run()
     assert files(store) == files(fresh)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            "",
+            {
+                "Method": "smoothgrad",
+                "Aggregation": "mean",
+                "Target": "logit",
+                "Units": "logit per unit of normalised intensity",
+                "NoiseRule": "robust",
+            },
+        ),
+        (
+            "--preset published --n-samples 9 --target-error 0.1 --random-seed 4",
+            {
+                "Method": "smoothgrad",
+                "Aggregation": "max",
+                "Units": "logit per unit of normalised intensity",
+                "NumberOfSamples": 9,
+                "TargetError": 0.1,
+                "NoiseLevel": 0.05,
+                "NoiseRule": "flair-range",
+                "Baseline": None,
+                "RandomSeed": 4,
+            },
+        ),
+        (
+            "--method vargrad --target probability",
+            {
+                "Method": "vargrad",
+                "Target": "probability",
+                "Units": "(probability per unit of normalised intensity)^2",
+            },
+        ),
+        (
+            "--method integrated-gradients --target logodds --baseline brain-mean --n-samples 8",
+            {
+                "Method": "integrated-gradients",
+                "Units": "log-odds",
+                "NumberOfSamples": 8,
+                "Baseline": "brain-mean",
+                **WITHOUT_NOISE,
+            },
+        ),
+        ("--method gradient", {"Method": "gradient", "NumberOfSamples": 1, **WITHOUT_NOISE}),
+    ],
+)
+def test_sidecars_of_saliency_state_how_it_was_made(
+    store: Store, model: Path, options: str, expected: dict[str, Any]
+) -> None:
+    visit = VISITS[1]
+    publisher(store, model, visit, ("L001",), options).run()
+    for key in ("saliency_flair", "saliency_t1w", "saliency_table"):
+        content = store.facts(key, visit)
+        assert {name: content[name] for name in expected} == expected
+    columns = store.facts("saliency_table", visit)
+    assert columns["flair_peak"]["Units"] == columns["Units"]
+    assert "Units" not in columns["flair_share"]
+
+
+def test_files_of_another_method_take_the_place_of_those_before(
+    store: Store, model: Path, tmp_path: Path
+) -> None:
+    visit = VISITS[1]
+    publisher(store, model, visit, ("L001", "L002")).run()
+    store.write_text(
+        store.path("lesion_figure", visit, "L002").relative_to(store.root), "a figure"
+    )
+    before = files(store)
+    publisher(store, model, visit, ("L001",), "--method smoothgrad-squared").run()
+    (tmp_path / "fresh").mkdir()
+    fresh = Store(tmp_path / "fresh" / "out")
+    publisher(fresh, model, visit, ("L001",), "--method smoothgrad-squared").run()
+    assert files(store) == files(fresh)
+    assert store.visits() == [visit]
+    old = {path for path in before if path.partition("desc-")[2].startswith("smoothgrad")}
+    assert len(old) > 6
+    assert not old & set(files(store))
+    for key in ("saliency_table", "saliency_flair"):
+        assert "desc-smoothgradsquared" in store.path(key, visit).name
+        assert store.path(key, visit).read_text() == key
 
 
 @pytest.mark.parametrize(("visit", "other"), [VISITS, VISITS[::-1]], ids=lambda visit: visit.name)

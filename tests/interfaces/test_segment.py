@@ -10,6 +10,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 import torch
+from monai.inferers import SlidingWindowInferer
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -19,8 +20,9 @@ from bids_lesion_xai.imaging.grid import Grid
 from bids_lesion_xai.interfaces.segment import Segment
 from bids_lesion_xai.lesions.table import lesion_rows
 from bids_lesion_xai.models.bundle import read_bundle
+from bids_lesion_xai.models.inference import predict_logits
 from bids_lesion_xai.models.network import load_network
-from tests.bundles import write_small_bundle
+from tests.bundles import INFERER, MULTIPLE, write_small_bundle
 from tests.outputs import raw_rows
 from tests.phantoms import oblique_grid
 
@@ -61,7 +63,15 @@ def segment(
         for name, array in arrays.items()
     }
     given = {"threshold": 0.5, "min_volume_mm3": 0.0, "columns": COLUMNS, **options}
-    run = Segment(model=str(model), device="cpu", use_gpu=False, n_threads=1, **files, **given)
+    run = Segment(
+        model=str(model),
+        device="cpu",
+        use_gpu=False,
+        allow_tf32=False,
+        n_threads=1,
+        **files,
+        **given,
+    )
     return run.run(cwd=str(folder)).outputs
 
 
@@ -90,6 +100,26 @@ def test_the_probability_is_that_of_the_network_in_the_brain(tmp_path: Path, mod
     expected = 1 / (1 + np.exp(background.astype(np.float64) - lesion))
     assert expected[~brain].max() > 0.9
     np.testing.assert_allclose(probability, np.where(brain, expected, 0), atol=1e-6)
+
+
+def test_a_model_of_windows_predicts_by_windows(tmp_path: Path) -> None:
+    values, brain = images()
+    model = write_small_bundle(tmp_path / "windows", inferer=INFERER)
+    probability, _, _ = arrays_of(segment(tmp_path, model, values, brain))
+    network, image = (
+        load_network(read_bundle(model), torch.device("cpu")),
+        torch.from_numpy(values),
+    )
+    arguments = {key: INFERER[key] for key in ("roi_size", "sw_batch_size", "overlap", "mode")}
+    with torch.inference_mode():
+        by_windows = SlidingWindowInferer(**arguments)(image[None], network)[0]
+        by_volume = predict_logits(network, image, MULTIPLE)
+    expected, whole = (
+        np.where(brain, logits.double().softmax(0)[1].numpy(), 0)
+        for logits in (by_windows, by_volume)
+    )
+    np.testing.assert_allclose(probability, expected, atol=1e-5)
+    assert np.abs(whole - expected).max() > 0.01
 
 
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.95])

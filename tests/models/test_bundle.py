@@ -23,6 +23,7 @@ from bids_lesion_xai.models.network import (
 )
 from bids_lesion_xai.training.trainer import TrainingOptions
 from bids_lesion_xai.training.write import write_bundle
+from tests.bundles import INFERER
 from tests.networks import randomised
 
 CPU = torch.device("cpu")
@@ -166,6 +167,34 @@ def test_a_missing_file_is_named(tmp_path: Path, file: str) -> None:
         read_bundle(folder)
 
 
+@pytest.mark.parametrize(
+    ("more", "overlap"),
+    [
+        ({}, 0.3),
+        ({"overlap": 0}, 0.0),
+        ({"_target_": "SlidingWindowInferer", "sw_batch_size": 4, "progress": True}, 0.3),
+        ({"sigma_scale": 0.125, "padding_mode": "constant", "cval": 0.0}, 0.3),
+    ],
+)
+def test_the_windows_of_a_bundle_are_read(
+    tmp_path: Path, more: dict[str, Any], overlap: float
+) -> None:
+    folder = write_small(tmp_path / "bundle")
+    change(folder, "inference", ("inferer",), INFERER | more)
+    bundle = read_bundle(folder)
+    assert (bundle.window, bundle.overlap) == ((12, 14, 10), overlap)
+
+
+@pytest.mark.parametrize("inferer", [None, {}, {"_target_": "monai.inferers.SimpleInferer"}])
+def test_without_windows_the_whole_volume_is_evaluated(
+    tmp_path: Path, inferer: dict[str, Any] | None
+) -> None:
+    folder = write_small(tmp_path / "bundle")
+    if inferer is not None:
+        change(folder, "inference", ("inferer",), inferer)
+    assert read_bundle(folder).window is None
+
+
 IMAGE = ("network_data_format", "inputs", "image")
 REFUSED = {
     "channels swapped": ("metadata", (*IMAGE, "channel_def"), {"0": "T1w", "1": "FLAIR"}, "FLAIR"),
@@ -197,6 +226,29 @@ REFUSED = {
     "reference": ("inference", ("network_def", "channels"), ["@width", 4], "@width"),
     "macro": ("inference", ("network_def", "act"), "%other.json::act", "other.json"),
     "threshold by expression": ("inference", ("threshold",), "$0.5", "not complete"),
+    "inferer by expression": ("inference", ("inferer",), "$print", "not complete"),
+    "inferer not named": ("inference", ("inferer", "_target_"), None, "_target_"),
+    "other inferer": (
+        "inference",
+        ("inferer", "_target_"),
+        "monai.inferers.SliceInferer",
+        "SlidingWindowInferer",
+    ),
+    "no window": ("inference", ("inferer", "roi_size"), None, "roi_size"),
+    "flat window": ("inference", ("inferer", "roi_size"), [12, 12], "multiples of 2"),
+    "no side": ("inference", ("inferer", "roi_size"), [12, 0, 12], "multiples of 2"),
+    "any side": ("inference", ("inferer", "roi_size"), [12, -2, 12], "multiples of 2"),
+    "odd side": ("inference", ("inferer", "roi_size"), [12, 13, 12], "multiples of 2"),
+    "side by expression": ("inference", ("inferer", "roi_size"), ["@s"] * 3, "multiples of 2"),
+    "no overlap": ("inference", ("inferer", "overlap"), None, "overlap"),
+    "whole overlap": ("inference", ("inferer", "overlap"), 1.0, "below 1"),
+    "negative overlap": ("inference", ("inferer", "overlap"), -0.25, "at least 0"),
+    "overlap an axis": ("inference", ("inferer", "overlap"), [0.2, 0.2, 0.2], "not complete"),
+    "no mode": ("inference", ("inferer", "mode"), None, "gaussian"),
+    "constant blend": ("inference", ("inferer", "mode"), "constant", "gaussian"),
+    "other width": ("inference", ("inferer", "sigma_scale"), 0.25, "sigma_scale"),
+    "other padding": ("inference", ("inferer", "padding_mode"), "reflect", "padding_mode"),
+    "other device": ("inference", ("inferer", "sw_device"), "@device", "SlidingWindowInferer"),
 }
 
 
@@ -204,6 +256,8 @@ REFUSED = {
 def test_what_is_not_plain_and_fitting_is_refused(tmp_path: Path, name: str) -> None:
     file, keys, value, words = REFUSED[name]
     folder = write_small(tmp_path / "bundle")
+    change(folder, "inference", ("inferer",), INFERER)
+    read_bundle(folder)
     change(folder, file, keys, value)
     with pytest.raises(UnavailableError, match=words.replace("$", r"\$")):
         read_bundle(folder)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.inferers import SlidingWindowInferer
 
 from bids_lesion_xai.models.inference import (
     lesion_probability,
     pad_to_multiple,
-    whole_volume_logits,
+    predict_logits,
 )
 from tests.networks import random_unet
 
@@ -29,7 +30,7 @@ def test_padding_adds_zeros_at_the_end_and_keeps_indices(shape: tuple[int, ...])
 
 def test_logits_of_an_aligned_volume_are_those_of_the_network() -> None:
     network, image = random_unet(), torch.randn(2, 8, 12, 4, dtype=torch.float64)
-    assert torch.equal(whole_volume_logits(network, image, 4), network(image[None])[0])
+    assert torch.equal(predict_logits(network, image, 4), network(image[None])[0])
 
 
 def test_logits_of_any_volume_are_those_of_the_padded_one() -> None:
@@ -37,7 +38,24 @@ def test_logits_of_any_volume_are_those_of_the_padded_one() -> None:
     padded = torch.zeros(2, 8, 12, 8, dtype=torch.float64)
     padded[:, :7, :9, :6] = image
     expected = network(padded[None])[0, :, :7, :9, :6]
-    assert torch.equal(whole_volume_logits(network, image, 4), expected)
+    assert torch.equal(predict_logits(network, image, 4), expected)
+
+
+@pytest.mark.parametrize("shape", [(20, 17, 15), (13, 9, 30), (7, 6, 5)])
+@pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5])
+def test_logits_by_windows_are_those_of_monai(shape: tuple[int, ...], overlap: float) -> None:
+    network, image = random_unet(), torch.randn(2, *shape, dtype=torch.float64)
+    inferer = SlidingWindowInferer((8, 12, 16), 3, overlap, mode="gaussian")
+    expected = inferer(image[None], network)[0]
+    found = predict_logits(network, image, 4, (8, 12, 16), overlap)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(found, predict_logits(network, image, 4))
+
+
+def test_one_window_over_all_is_the_whole_volume() -> None:
+    network, image = random_unet(), torch.randn(2, 8, 12, 16, dtype=torch.float64)
+    found = predict_logits(network, image, 4, (8, 12, 16), 0.5)
+    torch.testing.assert_close(found, predict_logits(network, image, 4), rtol=1e-12, atol=1e-12)
 
 
 def test_probability_is_the_softmax_of_the_lesion_class() -> None:

@@ -64,6 +64,19 @@ def test_the_sidecars_name_their_sources(store: Store) -> None:
         assert (store.root / source.removeprefix("bids::")).is_file()
 
 
+@pytest.mark.parametrize("units", ["probability", "(logit per unit of normalised intensity)^2"])
+def test_tables_and_report_have_the_units_of_the_visits(tmp_path: Path, units: str) -> None:
+    store = publish_outputs(tmp_path, TWO_SESSIONS, "vargrad", {"Units": units})
+    write_group(store)
+    for name in ("group_lesions", "group_participants"):
+        facts = store.facts(name)
+        assert facts["Units"] == facts["t1w_mean_inside"]["Units"] == units
+        volume = {"group_lesions": "volume_mm3", "group_participants": "brain_volume_mm3"}[name]
+        assert facts[volume]["Units"] == "mm3"
+    text = store.path("group_report").read_text(encoding="utf-8")
+    assert f"Saliency in {units}, " in text
+
+
 def test_every_number_of_a_visit_equals_the_table(store: Store, report: Html) -> None:
     rows = {
         f"{row['participant_id']}_{row['session_id']}": row

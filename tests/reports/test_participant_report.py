@@ -147,8 +147,38 @@ def test_one_sample_has_no_standard_error(store: Store) -> None:
 
 def test_facts_of_the_sidecars_are_told(store: Store) -> None:
     text = _report(store, VISIT).text
-    for fact in ("phantom_unet 0.1.0", "FLAIR 0.281, T1w 0.243", "SmoothGrad", ">42<", ">cpu<"):
+    for fact in ("phantom_unet 0.1.0", "FLAIR 0.281, T1w 0.243", ">smoothgrad<", ">42<", ">cpu<"):
         assert fact in text
+
+
+@pytest.mark.parametrize(
+    ("method", "units", "words"),
+    [
+        ("vargrad", "(logit per unit of normalised intensity)^2", "varies with noise"),
+        ("smoothgrad-squared", "(logit per unit of normalised intensity)^2", "no direction"),
+        ("integrated-gradients", "probability", "beside the baseline"),
+        ("gradient", "log-odds per unit of normalised intensity", "gets brighter there"),
+    ],
+)
+def test_a_report_is_that_of_the_method(
+    tmp_path: Path, method: str, units: str, words: str
+) -> None:
+    noise = ("NoiseLevel", "NoiseRule", "NoiseStandardDeviation", "RandomSeed")
+    is_random = method in ("vargrad", "smoothgrad-squared")
+    facts = {"Units": units} | ({} if is_random else dict.fromkeys(noise))
+    store = publish_outputs(tmp_path, [VISIT], method, facts)
+    write_report(store, VISIT)
+    text = _report(store, VISIT).text
+    assert words in text
+    assert f"Saliency in {units}, " in text
+    assert f">{method}<" in text
+    assert ("one standard error over the noise samples" in text) == is_random
+    assert ("without standard error" in text) == (not is_random)
+    others = {"varies with noise", "beside the baseline", "gets brighter there"} - {words}
+    assert not any(other in text for other in others)
+    label = method.replace("-", "")
+    names = {path.name for path in (tmp_path / "sub-01" / "figures").glob("*saliency.png")}
+    assert names == {f"{VISIT.name}_label-L00{i}_desc-{label}_saliency.png" for i in (1, 2, 3)}
 
 
 def test_the_same_outputs_give_the_same_report(store: Store) -> None:

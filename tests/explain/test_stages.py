@@ -16,8 +16,10 @@ from torch import nn
 
 from bids_lesion_xai.errors import UsageError
 from bids_lesion_xai.explain.box import Box, Indices, bounding_box
-from bids_lesion_xai.explain.engines import PrunedEngine, WholeEngine, choose_engine
-from bids_lesion_xai.explain.region import Piece, UnboundedError, evaluate, needed
+from bids_lesion_xai.explain.engines import choose_engine
+from bids_lesion_xai.explain.layers import Piece
+from bids_lesion_xai.explain.stages import Stage
+from bids_lesion_xai.explain.translate import UnboundedError, translate
 from tests.networks import random_unet, randomised
 
 # Arguments of the U-Net, the shape of the volume, and the product of the strides.
@@ -39,6 +41,13 @@ UNETS: dict[str, tuple[dict[str, Any], Indices, int]] = {
         (18, 8, 10),
         2,
     ),
+    "negative slope": ({"act": ("PRELU", {"init": -0.3})}, (12, 8, 28), 4),
+    "slope of each channel": (
+        {"channels": (4, 4, 4), "act": ("PRELU", {"num_parameters": 4})},
+        (28, 8, 12),
+        4,
+    ),
+    "activation first": ({"adn_ordering": "AN", "num_res_units": 1}, (8, 12, 24), 4),
     "tanh": ({"act": "TANH", "dropout": 0.3, "adn_ordering": "ADN"}, (24, 8, 12), 4),
 }
 
@@ -65,25 +74,29 @@ def phases(extent: Indices, product: int, size: Indices, count: int) -> Iterator
 def assert_exact(network: nn.Module, extent: Indices, boxes: Iterator[Box]) -> None:
     """Compare values and gradients of every box with those of the whole volume."""
     torch.manual_seed(0)
-    image = torch.randn(1, 2, *extent, dtype=torch.float64, requires_grad=True)
-    logits = network(image)
-    for box in boxes:
+    # Parts of one, of two and of all gradients.
+    for batch_elements, box in zip(itertools.cycle((1, 300, 10**9)), boxes, strict=False):
+        image = torch.randn(1, 2, *extent, dtype=torch.float64, requires_grad=True)
+        logits = network(image)
         whole = logits[(..., *box.slices((0, 0, 0)))]
-        direction = torch.randn_like(whole)
-        expected = torch.autograd.grad(whole, image, direction, retain_graph=True)[0]
+        directions = torch.randn(3, *whole.shape[1:], dtype=torch.float64)
 
-        region = needed(network, box).clip(extent)
-        part = image.detach()[(..., *region.slices((0, 0, 0)))].clone().requires_grad_()
-        found = evaluate(network, Piece(part, region.start, extent), box)
-        gradient = torch.autograd.grad(found.values, part, direction)[0]
+        stage = translate(network, batch_elements)
+        region = stage.needed(box).clip(extent)
+        part = image.detach()[(..., *region.slices((0, 0, 0)))]
+        with torch.no_grad():
+            found, pull = stage.forward(Piece(part, region.start, extent), box)
+            # Twice: the first must leave behind what the second needs.
+            pulled = [list(pull(Piece(directions.clone(), box.start, extent))) for _ in range(2)]
 
         assert found.start == box.start
         assert found.extent == tuple(logits.shape[2:])
         assert_same(found.values, whole)
-        assert_same(gradient, expected[(..., *region.slices((0, 0, 0)))])
-        outside = expected.clone()
-        outside[(..., *region.slices((0, 0, 0)))] = 0
-        assert not outside.any()
+        for pieces in pulled:
+            gradients = torch.cat([piece.cut(Box((0, 0, 0), extent)) for piece in pieces])
+            for gradient, direction in zip(gradients, directions, strict=True):
+                expected = torch.autograd.grad(whole, image, direction[None], retain_graph=True)
+                assert_same(gradient[None], expected[0])
 
 
 def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -129,7 +142,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_layers_are_exact_at_every_place_of_an_odd_volume(name: str) -> None:
+def test_a_layer_is_exact_at_every_place_of_an_odd_volume(name: str) -> None:
     extent = (7, 9, 11)
     layer = randomised(nn.Sequential(LAYERS[name]))
     shape = tuple(layer(torch.zeros(1, 2, *extent, dtype=torch.float64)).shape[2:])
@@ -151,7 +164,7 @@ def test_the_support_is_not_larger_than_it_must_be(strides: tuple[int, ...], pha
     box = Box((24 + phase, 24, 27), (26 + phase, 25, 28))
     logits = network(image)[(0, 1, *box.slices((0, 0, 0)))]
     reached = torch.autograd.grad(logits.sum(), image)[0][0, 0] > 0
-    region = needed(network, box)
+    region = translate(network, 1).needed(box)
     assert bounding_box(reached) == region
     assert reached[region.slices((0, 0, 0))].all()
 
@@ -191,16 +204,45 @@ UNKNOWN = {
 def test_a_layer_of_unknown_reach_is_refused(name: str) -> None:
     network = UNKNOWN[name]().eval()
     with pytest.raises(UnboundedError):
-        needed(network, Box((0, 0, 0), (1, 1, 1)))
-    assert choose_engine(network, "auto") == WholeEngine(network)
-    with pytest.raises(UsageError, match="Use engine whole"):
-        choose_engine(network, "pruned")
+        translate(network, 1)
+    assert choose_engine(network, "auto", None, None, 0.25).name == "whole"
+    for engine in ("pruned", "crop"):
+        with pytest.raises(UsageError, match="Use engine whole"):
+            choose_engine(network, engine, None, None, 0.25)
+
+
+@pytest.mark.parametrize("name", UNETS)
+def test_the_volume_is_padded_to_the_strides(name: str) -> None:
+    arguments, extent, product = UNETS[name]
+    stage: Stage = translate(random_unet(**arguments), 1)
+    assert max(stage.multiple) == product
+    engine = choose_engine(random_unet(**arguments), "auto", None, None, 0.25)
+    assert engine.extent(tuple(n - 1 for n in extent)) == tuple(
+        n - 1 + (1 - n) % m for n, m in zip(extent, stage.multiple, strict=True)
+    )
 
 
 def test_engines_are_chosen_by_name() -> None:
     network = random_unet()
-    assert choose_engine(network, "auto") == PrunedEngine(network)
-    assert choose_engine(network, "pruned") == PrunedEngine(network)
-    assert choose_engine(network, "whole") == WholeEngine(network)
-    with pytest.raises(UsageError, match="fast"):
-        choose_engine(network, "fast")
+    names = {"auto": "pruned", "pruned": "pruned", "crop": "crop", "whole": "whole"}
+    for asked, given in names.items():
+        assert choose_engine(network, asked, None, None, 0.25).name == given
+    for asked in ("auto", "window"):
+        assert choose_engine(network, asked, None, (8, 8, 8), 0.25).name == "window"
+
+
+@pytest.mark.parametrize(
+    ("engine", "multiple", "window", "words"),
+    [
+        ("fast", None, None, "fast"),
+        ("window", None, None, "shape of the window"),
+        ("pruned", None, (8, 8, 8), "not windows"),
+        ("pruned", 6, None, "multiple of the strides"),
+        ("crop", 2, None, "multiple of the strides"),
+    ],
+)
+def test_an_engine_that_would_not_be_exact_is_refused(
+    engine: str, multiple: int | None, window: Indices | None, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        choose_engine(random_unet(), engine, multiple, window, 0.25)

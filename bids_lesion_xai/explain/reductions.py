@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mean and variance of gradients that come one after the other, with their standard errors.
+
+Moments about the mean are updated as of Welford (1962, doi 10.1080/00401706.1962.10490022) and, to
+the fourth, Pebay (2008, Sandia report SAND2008-6212).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from bids_lesion_xai.explain.points import Reduction
+
+
+class Mean(Reduction):
+    """The mean of the gradients.
+
+    Parameters
+    ----------
+    inside : tuple of three int64 tensors, shape (V,)
+        Indices of the lesion's voxels.
+    """
+
+    def __init__(self, inside: tuple[torch.Tensor, ...]) -> None:
+        self._inside: tuple[Any, ...] = (slice(None), *inside)
+        self._inside_means: list[torch.Tensor] = []
+        self._count = 0
+        self._mean, self._squares = torch.empty(0), torch.empty(0)
+
+    def add(self, gradient: torch.Tensor) -> None:
+        self._inside_means.append(gradient[self._inside].double().mean(1))
+        self._count += 1
+        if self._count == 1:
+            self._mean, self._squares = gradient.clone(), torch.zeros_like(gradient)
+            return
+        deviation = gradient.sub_(self._mean)
+        self._mean.add_(deviation, alpha=1 / self._count)
+        self._squares.addcmul_(deviation, deviation, value=1 - 1 / self._count)
+
+    def values(self) -> torch.Tensor:
+        return self._mean
+
+    def standard_error(self) -> torch.Tensor:
+        return (self._squares / _or_nan((self._count - 1) * self._count)).sqrt_()
+
+    def inside_error(self) -> torch.Tensor:
+        means = torch.stack(self._inside_means)
+        deviations = (means - means.mean(0)).square().sum(0)
+        return (deviations / _or_nan((self._count - 1) * self._count)).sqrt()
+
+
+class MeanSquare(Mean):
+    """The mean of the squared gradients."""
+
+    def add(self, gradient: torch.Tensor) -> None:
+        super().add(gradient.square_())
+
+
+class Variance(Reduction):
+    """The variance of the gradients: of these, not an estimate for more of them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._mean = self._second = self._third = self._fourth = torch.zeros(())
+
+    def add(self, gradient: torch.Tensor) -> None:
+        self._count = n = self._count + 1
+        deviation = gradient - self._mean
+        part = deviation / n
+        growth = deviation * part * (n - 1)
+        self._mean = self._mean + part
+        self._fourth = (
+            self._fourth
+            + growth * part.square() * (n * n - 3 * n + 3)
+            + 6 * part.square() * self._second
+            - 4 * part * self._third
+        )
+        self._third = self._third + growth * part * (n - 2) - 3 * part * self._second
+        self._second = self._second + growth
+
+    def values(self) -> torch.Tensor:
+        return self._second / self._count
+
+    def standard_error(self) -> torch.Tensor:
+        """Return the root of (m4 - m2^2) / n, the error of a variance for large n."""
+        spread = self._fourth / self._count - self.values().square()
+        return spread.clamp_(min=0).div_(_or_nan(self._count * (self._count > 1))).sqrt_()
+
+    def inside_error(self) -> torch.Tensor:
+        return torch.full((len(self._second),), torch.nan, dtype=torch.float64)
+
+
+class Sum(Reduction):
+    """A weighted sum of gradients at points without noise.
+
+    Parameters
+    ----------
+    weights : sequence of float
+        Of the gradients in their order.
+    factor : float tensor, shape (C, x, y, z), or float
+        Of the sum.
+    """
+
+    def __init__(self, weights: list[float], factor: torch.Tensor | float) -> None:
+        self._weights, self._factor = iter(weights), factor
+        self._sum: torch.Tensor = torch.zeros(())
+
+    def add(self, gradient: torch.Tensor) -> None:
+        self._sum = self._sum + next(self._weights) * gradient
+
+    def values(self) -> torch.Tensor:
+        return self._sum * self._factor
+
+    def standard_error(self) -> torch.Tensor:
+        return torch.zeros_like(self._sum)
+
+    def inside_error(self) -> torch.Tensor:
+        return torch.zeros(len(self._sum), dtype=torch.float64)
+
+
+def _or_nan(number: float) -> float:
+    return number or torch.nan
