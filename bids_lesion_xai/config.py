@@ -6,8 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-_WITHOUT_NOISE = ("gradient", "integrated-gradients")
-
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -70,8 +68,3 @@ class RunConfig:
     omp_n_threads: int
     validate: bool
     verbosity: int
-
-    @property
-    def has_noise(self) -> bool:
-        """Whether the method takes gradients at noisy images."""
-        return self.method not in _WITHOUT_NOISE

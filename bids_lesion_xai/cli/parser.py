@@ -20,6 +20,7 @@ from bids_lesion_xai.explain.catalogue import (
     BASELINES,
     ENGINES,
     INPUT_METHODS,
+    METHODS,
     NOISE_RULES,
     PUBLISHED,
     TARGETS,
@@ -130,7 +131,8 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         help="choices where none is made: default is "
         + "; published (Spagnolo et al. 2026) is ".join(map(_summary, _PRESETS.values())),
     )
-    _add_choice(group, "--method", INPUT_METHODS)
+    texts = {name: METHODS[name].text for name in INPUT_METHODS}
+    _add_choice(group, "--method", texts)
     _add_choice(group, "--aggregation", AGGREGATIONS, "the gradients are those ")
     _add_choice(group, "--target", TARGETS)
     group.add_argument(
@@ -273,7 +275,7 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         validate=not options.skip_bids_validation,
         verbosity=options.verbose,
     )
-    if config.target_error is not None and not config.has_noise:
+    if config.target_error is not None and not METHODS[config.method].has_noise:
         parser.error(f"--target-error: method {config.method} has no noise to average.")
     return config
 

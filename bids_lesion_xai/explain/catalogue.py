@@ -3,18 +3,64 @@
 
 from __future__ import annotations
 
-# Each is a module of `bids_lesion_xai.explain.methods`, with `-` as `_` and `+` as `p`.
+from dataclasses import dataclass
+
+_GRADIENT = "{} per unit of normalised intensity"
+_SQUARE = f"({_GRADIENT})^2"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of explanation.
+
+    Parameters
+    ----------
+    module : str
+        Of `bids_lesion_xai.explain.methods`.
+    text : str
+        What it computes, in a line.
+    unit : str
+        Of its values, with ``{}`` in place of the target's.
+    has_noise : bool
+        Whether it averages over noise.
+    of_channels : bool
+        Whether its maps have a channel for each input image.
+    """
+
+    module: str
+    text: str
+    unit: str
+    has_noise: bool = False
+    of_channels: bool = True
+
+
 METHODS = {
-    "gradient": "gradient at the image itself",
-    "smoothgrad": "mean of the gradients at noisy images (published)",
-    "smoothgrad-squared": "mean of the squared gradients at noisy images",
-    "vargrad": "variance of the gradients at noisy images",
-    "integrated-gradients": "gradients along the way from a baseline, times the way",
-    "gradcam++": "activations of one layer, weighted by gradients; one map for both images",
+    "gradient": Method("gradient", "gradient at the image itself", _GRADIENT),
+    "smoothgrad": Method(
+        "smoothgrad",
+        "mean of the gradients at noisy images (published)",
+        _GRADIENT,
+        has_noise=True,
+    ),
+    "smoothgrad-squared": Method(
+        "smoothgrad_squared",
+        "mean of the squared gradients at noisy images",
+        _SQUARE,
+        has_noise=True,
+    ),
+    "vargrad": Method(
+        "vargrad", "variance of the gradients at noisy images", _SQUARE, has_noise=True
+    ),
+    "integrated-gradients": Method(
+        "integrated_gradients", "mean gradient on the way from a baseline, times the way", "{}"
+    ),
+    "gradcam++": Method(
+        "gradcampp", "activations of a layer, weighted by gradients", "", of_channels=False
+    ),
 }
 
-# Those whose maps have a channel for each input image.
-INPUT_METHODS = {name: text for name, text in METHODS.items() if name != "gradcam++"}
+# Those whose maps can be told apart by image.
+INPUT_METHODS = tuple(name for name, method in METHODS.items() if method.of_channels)
 
 AGGREGATIONS = {
     "mean": "of the mean of the lesion's voxels",
@@ -59,13 +105,9 @@ _TARGET_UNITS = {"logit": "logit", "logodds": "log-odds", "probability": "probab
 
 
 def saliency_units(method: str, target: str) -> str:
-    """Return the unit of the values of a method of input gradients, in words.
+    """Return the unit of the values of a method, in words.
 
     >>> saliency_units("smoothgrad", "logit")
     'logit per unit of normalised intensity'
     """
-    unit = _TARGET_UNITS[target]
-    if method == "integrated-gradients":
-        return unit
-    gradient = f"{unit} per unit of normalised intensity"
-    return f"({gradient})^2" if method in ("smoothgrad-squared", "vargrad") else gradient
+    return METHODS[method].unit.format(_TARGET_UNITS[target])

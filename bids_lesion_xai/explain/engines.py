@@ -168,6 +168,9 @@ class CropEngine(WholeEngine):
     name = "crop"
     side_by_side = True
 
+    def work(self, target: Box, shape: Indices) -> Work:
+        return self.stage.work(self.region(target, shape))
+
     def region(self, target: Box, shape: Indices) -> Box:
         field = self.stage.needed(target)
         start = tuple(a - a % m for a, m in zip(field.start, self.multiple, strict=True))

@@ -138,6 +138,9 @@ def explain_lesions(
         if value not in known:
             message = f"{name} {value!r}: one of {', '.join(known)} is expected."
             raise UsageError(message)
+    if target_error is not None and not METHODS[method].has_noise:
+        message = f"target_error {target_error}: method {method} has no noise to average."
+        raise UsageError(message)
     _check_images(network, image, labels)
     _check_numbers(image, n_samples, sigma, overlap, target_error, n_threads, memory_gb)
     if window is not None and (len(window) != image.ndim - 1 or min(window) < 1):
@@ -167,12 +170,8 @@ def explain_lesions(
         memory_bytes=memory_gb * 2**30,
         progress=progress,
     )
-    module = method.replace("-", "_").replace("+", "p")
-    found = import_module(f"bids_lesion_xai.explain.methods.{module}").Method(problem)
-    if target_error is not None and not found.random:
-        message = f"target_error {target_error}: method {method} has no noise to average."
-        raise UsageError(message)
-    attributions: Iterator[Attribution] = found.explain()
+    module = import_module(f"bids_lesion_xai.explain.methods.{METHODS[method].module}")
+    attributions: Iterator[Attribution] = module.Method(problem).explain()
     return attributions
 
 

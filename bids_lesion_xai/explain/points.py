@@ -48,9 +48,6 @@ class PointMethod(ABC):
     problem : Problem
     """
 
-    # Whether the points are random, so that more of them make a smaller error.
-    random = False
-
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
 

@@ -12,7 +12,7 @@ from nipype.pipeline.engine import Node, Workflow
 from bids_lesion_xai.bids.dataset import VisitInputs
 from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.config import RunConfig
-from bids_lesion_xai.explain.catalogue import saliency_units
+from bids_lesion_xai.explain.catalogue import METHODS, saliency_units
 from bids_lesion_xai.interfaces.explain import Explain
 from bids_lesion_xai.interfaces.preprocess import ResampleMask
 from bids_lesion_xai.interfaces.publish import Publish
@@ -161,6 +161,7 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
 
 def _settings(config: RunConfig, bundle: Bundle, threshold: float) -> dict[str, Any]:
     """Return the sidecar keys that hold for every visit of the run."""
+    has_noise = METHODS[config.method].has_noise
     return {
         "Model": {"Name": bundle.name, "Version": bundle.version, "SHA256": bundle.sha256},
         "Threshold": threshold,
@@ -172,8 +173,8 @@ def _settings(config: RunConfig, bundle: Bundle, threshold: float) -> dict[str, 
         "Units": saliency_units(config.method, config.target),
         "NumberOfSamples": 1 if config.method == "gradient" else config.n_samples,
         "TargetError": config.target_error,
-        "NoiseLevel": config.noise_level if config.has_noise else None,
-        "NoiseRule": config.noise_rule if config.has_noise else None,
+        "NoiseLevel": config.noise_level if has_noise else None,
+        "NoiseRule": config.noise_rule if has_noise else None,
         "Baseline": config.baseline if config.method == "integrated-gradients" else None,
-        "RandomSeed": config.random_seed if config.has_noise else None,
+        "RandomSeed": config.random_seed if has_noise else None,
     }

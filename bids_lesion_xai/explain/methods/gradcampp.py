@@ -46,8 +46,6 @@ class Method:
         The layer does not exist, or the engine evaluates windows.
     """
 
-    random = False
-
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._name = problem.layer or PUBLISHED_LAYER

@@ -14,8 +14,6 @@ from bids_lesion_xai.explain.reductions import Mean
 class Method(PointMethod):
     """The mean of the gradients at the image plus normal noise."""
 
-    random = True
-
     @property
     def n_points(self) -> int:
         return self.problem.n_samples
