@@ -20,8 +20,8 @@ from torch.nn import functional
 from bids_lesion_xai.explain.box import Box, Indices
 
 # A scatter interleaves where this many channels are enough for all neighbouring voxels. Beyond it,
-# the zeros that fill its kernels up to multiples of the stride (37 of 64 taps for a kernel of 3 and
-# a stride of 2) cost more than a strided scatter.
+# the zeros that fill its kernels up to multiples of the stride (37 of 64 taps for a kernel of 3
+# and a stride of 2) cost more than a strided scatter.
 _MOST_INTERLEAVED = 32
 
 

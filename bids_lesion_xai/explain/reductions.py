@@ -59,15 +59,19 @@ class MeanSquare(Mean):
 
 
 class Variance(Reduction):
-    """The variance of the gradients: of these, not an estimate for more of them."""
+    """The variance of the gradients: of these, not an estimate for more of them.
+
+    Its moments are kept in float64: the error is a small difference of large numbers.
+    """
 
     def __init__(self) -> None:
-        self._count = 0
+        self._count, self._dtype = 0, torch.float64
         self._mean = self._second = self._third = self._fourth = torch.zeros(())
 
     def add(self, gradient: torch.Tensor) -> None:
         self._count = n = self._count + 1
-        deviation = gradient - self._mean
+        self._dtype = gradient.dtype
+        deviation = gradient.double() - self._mean
         part = deviation / n
         growth = deviation * part * (n - 1)
         self._mean = self._mean + part
@@ -81,12 +85,13 @@ class Variance(Reduction):
         self._second = self._second + growth
 
     def values(self) -> torch.Tensor:
-        return self._second / self._count
+        return (self._second / self._count).to(self._dtype)
 
     def standard_error(self) -> torch.Tensor:
         """Return the root of (m4 - m2^2) / n, the error of a variance for large n."""
-        spread = self._fourth / self._count - self.values().square()
-        return spread.clamp_(min=0).div_(_or_nan(self._count * (self._count > 1))).sqrt_()
+        spread = self._fourth / self._count - (self._second / self._count).square()
+        error = (spread.clamp_(min=0) / _or_nan(self._count * (self._count > 1))).sqrt_()
+        return error.to(self._dtype)
 
     def inside_error(self) -> torch.Tensor:
         return torch.full((len(self._second),), torch.nan, dtype=torch.float64)
