@@ -85,7 +85,7 @@ ENGINES = {
 
 BASELINES = {
     "zero": "an image of zeros",
-    "brain-mean": "each channel's mean over the voxels that are not 0, there, and 0 elsewhere",
+    "brain-mean": "each channel's mean over the voxels where any is not 0, there, and 0 elsewhere",
 }
 
 NOISE_RULES = {

@@ -11,10 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Protocol
 
 import torch
 from monai.data.utils import compute_importance_map, dense_patch_slices
+from monai.networks.nets import UNet
 
 from bids_lesion_xai.errors import UsageError
 from bids_lesion_xai.explain.box import Box, Indices
@@ -144,7 +146,7 @@ class WholeEngine:
     def run(self, piece: Piece, target: Box) -> tuple[Piece, PullBatch]:
         with torch.enable_grad():
             image = piece.values.detach().requires_grad_()
-            logits = self.network(image)[(..., *target.slices(piece.start))]
+            logits = evaluate(self.network, image)[(..., *target.slices(piece.start))]
         return _by_autograd(logits, target, image, piece)
 
     def groups(self, voxels: torch.Tensor) -> list[torch.Tensor]:
@@ -245,7 +247,7 @@ class WindowEngine:
                 common = box.intersection(target)
                 weight = importance[common.slices(box.start)]
                 total[common.slices(target.start)] += weight
-                logits = self.network(image[(..., *box.slices(piece.start))])
+                logits = evaluate(self.network, image[(..., *box.slices(piece.start))])
                 part = Piece(
                     logits[(..., *common.slices(box.start))] * weight, common.start, piece.extent
                 )
@@ -305,19 +307,52 @@ def _engine_of_volume(network: torch.nn.Module, name: str, multiple: int | None)
         stage = translate(network, _BATCH_ELEMENTS["cuda" if weight.is_cuda else "cpu"])
     except UnboundedError as error:
         if name in ("auto", "whole"):
-            return WholeEngine(network, (multiple or 1,) * 3)
+            # Its strides are stated, whatever its norm is.
+            own = prod(network.strides) if isinstance(network, UNet) else 1
+            return WholeEngine(network, (multiple or own,) * 3)
         message = f"engine {name}: {error}. Use engine whole or window."
         raise UsageError(message) from error
     strides = stage.multiple
     multiples = strides if multiple is None else (multiple,) * 3
-    if name == "whole":
-        return WholeEngine(network, multiples)
     if any(given % own for given, own in zip(multiples, strides, strict=True)):
         message = f"multiple {multiple}: a multiple of the strides {strides} is expected."
         raise UsageError(message)
+    if name == "whole":
+        return WholeEngine(network, multiples)
     if name == "crop":
         return CropEngine(network, multiples, stage)
     return PrunedEngine(stage, multiples)
+
+
+def evaluate(network: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
+    """Return the logits, shape (1, K, X, Y, Z), of an image (1, C, X, Y, Z).
+
+    Raises
+    ------
+    UsageError
+        The network does not take the image, or gives something else.
+    """
+    shape = tuple(image.shape)
+    try:
+        logits = network(image)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        message = (
+            f"The network does not take an image of shape {shape}: {reason}. Check its channels, "
+            "and state the multiple or the window that its sides must have."
+        )
+        raise UsageError(message) from error
+    is_tensor = isinstance(logits, torch.Tensor) and logits.ndim == len(shape)
+    if not is_tensor or logits.shape[1] < 2 or logits.shape[2:] != image.shape[2:]:
+        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        message = (
+            f"The network gives {found} for an image of shape {shape}; logits of shape "
+            f"{(1, 'K', *shape[2:])} with K of at least 2 classes are expected."
+        )
+        raise UsageError(message)
+    return logits  # type: ignore[no-any-return]
 
 
 def _padded(shape: Indices, multiple: Indices) -> Indices:

@@ -263,7 +263,7 @@ class Affine(_SameGrid):
         def pull(gradient: Piece) -> Piece:
             return replace(gradient, values=gradient.values.mul_(scale))
 
-        return replace(piece.at(box), values=piece.cut(box) * scale + shift), pull
+        return Piece(piece.cut(box) * scale + shift, box.start, piece.extent), pull
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,7 +281,8 @@ class Activation(_SameGrid):
     def forward(self, piece: Piece, box: Box) -> tuple[Piece, Pull]:
         with torch.enable_grad():
             source = piece.cut(box).detach().requires_grad_()
-            values = self.function(source)
+            # The function may work in place.
+            values = self.function(source.clone())
             (slope,) = torch.autograd.grad(values, source, torch.ones_like(values))
 
         def pull(gradient: Piece) -> Piece:

@@ -6,14 +6,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from numbers import Integral, Real
 
 import torch
 
-from bids_lesion_xai.errors import DataError, UsageError
+from bids_lesion_xai.errors import UsageError
 from bids_lesion_xai.explain.aggregate import AGGREGATE_FUNCTIONS
 from bids_lesion_xai.explain.attribution import Attribution
-from bids_lesion_xai.explain.catalogue import AGGREGATIONS, BASELINES, METHODS, TARGETS
-from bids_lesion_xai.explain.engines import choose_engine
+from bids_lesion_xai.explain.catalogue import METHODS
+from bids_lesion_xai.explain.check import (
+    SMALLEST,
+    check_images,
+    check_names,
+    check_number,
+    check_numbers,
+)
+from bids_lesion_xai.explain.engines import CropEngine, PrunedEngine, choose_engine, evaluate
 from bids_lesion_xai.explain.noise import NoiseField
 from bids_lesion_xai.explain.problem import Problem, Progress
 from bids_lesion_xai.explain.targets import TARGET_FUNCTIONS
@@ -93,8 +101,8 @@ def explain_lesions(
     overlap : float
         Of neighbouring windows, as a fraction of their sides.
     baseline : {"zero", "brain-mean"}
-        For ``integrated-gradients``: zeros, or each channel's mean over the voxels that are not 0
-        in all channels, at these voxels.
+        For ``integrated-gradients``: zeros, or each channel's mean over the voxels where
+        any channel is not 0, at these voxels.
     layer : str, optional
         For ``gradcam++``: the name of a module in `network`; by default the published one.
     signed : bool
@@ -129,37 +137,40 @@ def explain_lesions(
     Spagnolo et al. (2026), doi 10.1038/s41598-026-36560-9. Each module of
     `bids_lesion_xai.explain.methods` names the source of its method.
     """
-    for name, value, known in (
-        ("method", method, METHODS),
-        ("aggregation", aggregation, AGGREGATIONS),
-        ("target", target, TARGETS),
-        ("baseline", baseline, BASELINES),
-    ):
-        if value not in known:
-            message = f"{name} {value!r}: one of {', '.join(known)} is expected."
-            raise UsageError(message)
+    check_names(method=method, aggregation=aggregation, target=target, baseline=baseline)
     if target_error is not None and not METHODS[method].has_noise:
         message = f"target_error {target_error}: method {method} has no noise to average."
         raise UsageError(message)
-    _check_images(network, image, labels)
-    _check_numbers(image, n_samples, sigma, overlap, target_error, n_threads, memory_gb)
-    if window is not None and (len(window) != image.ndim - 1 or min(window) < 1):
-        message = f"window {tuple(window)}: three numbers of at least 1 are expected."
-        raise UsageError(message)
-    chosen = choose_engine(
-        network, engine, multiple, None if window is None else tuple(window), overlap
-    )
+    check_images(network, image, labels)
+    for name, count in (("multiple", multiple), ("n_threads", n_threads)):
+        if count is not None:
+            check_number(name, count, Integral, 1, torch.inf)
+    check_number("n_samples", n_samples, Integral, 1, torch.inf)
+    check_number("overlap", overlap, Real, 0, 1)
+    for name, amount in (("target_error", target_error), ("memory_gb", memory_gb)):
+        if amount is not None:
+            check_number(name, amount, Real, SMALLEST, torch.inf)
+    sigmas = check_numbers("sigma", sigma, Real, len(image), 0)
+    sides = None if window is None else check_numbers("window", window, Integral, 3, 1)
+    chosen = choose_engine(network, engine, multiple, sides, overlap)
+    if isinstance(chosen, PrunedEngine | CropEngine):
+        # On a small volume, what the network takes and gives is found out at once.
+        with torch.no_grad():
+            evaluate(network, image.new_zeros(1, len(image), *(2 * m for m in chosen.multiple)))
     log.info("engine %s", chosen.name)
+    with torch.inference_mode(mode=False):
+        # What was made in inference mode has no gradient.
+        image = image.clone() if image.is_inference() else image.detach()
     problem = Problem(
         network=network,
-        image=image.detach(),
-        labels=labels,
+        image=image,
+        labels=labels.long(),
         engine=chosen,
         target=TARGET_FUNCTIONS[target],
         aggregate=AGGREGATE_FUNCTIONS[aggregation],
         voxelwise=aggregation in _VOXELWISE,
         n_samples=n_samples,
-        sigma=tuple(sigma),
+        sigma=sigmas,
         noise=NoiseField(seed, visit),
         target_error=target_error,
         baseline=baseline,
@@ -173,64 +184,3 @@ def explain_lesions(
     module = import_module(f"bids_lesion_xai.explain.methods.{METHODS[method].module}")
     attributions: Iterator[Attribution] = module.Method(problem).explain()
     return attributions
-
-
-def _check_images(network: torch.nn.Module, image: torch.Tensor, labels: torch.Tensor) -> None:
-    if any(module.training for module in network.modules()):
-        message = "The network is in train mode; call network.eval() first."
-        raise UsageError(message)
-    if image.ndim != 4 or image.dtype not in (torch.float32, torch.float64):
-        message = (
-            f"image of shape {tuple(image.shape)} and type {image.dtype}; (C, X, Y, Z) and "
-            "float32 or float64 are expected."
-        )
-        raise DataError(message)
-    if image.shape[1:] != labels.shape:
-        message = (
-            f"labels of shape {tuple(labels.shape)} for an image of shape {tuple(image.shape)}; "
-            "the same X, Y, Z are expected."
-        )
-        raise DataError(message)
-    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.device != image.device:
-        message = (
-            f"labels of {labels.dtype} on {labels.device}; whole numbers on {image.device} are "
-            "expected."
-        )
-        raise DataError(message)
-    if not torch.isfinite(image).all():
-        message = "The image has NaN or infinite voxels; finite values are expected."
-        raise DataError(message)
-    weight = next(network.parameters(), image)
-    if (weight.dtype, weight.device) != (image.dtype, image.device):
-        message = (
-            f"image of {image.dtype} on {image.device}, network of {weight.dtype} on "
-            f"{weight.device}; the same are expected."
-        )
-        raise UsageError(message)
-
-
-def _check_numbers(
-    image: torch.Tensor,
-    n_samples: int,
-    sigma: Sequence[float],
-    overlap: float,
-    target_error: float | None,
-    n_threads: int | None,
-    memory_gb: float,
-) -> None:
-    if len(sigma) != len(image) or not all(0 <= value < torch.inf for value in sigma):
-        message = (
-            f"sigma {tuple(sigma)}: one value of at least 0 for each of {len(image)} channels "
-            "is expected."
-        )
-        raise UsageError(message)
-    for name, value, is_right, expected in (
-        ("n_samples", n_samples, n_samples >= 1, "at least 1"),
-        ("overlap", overlap, 0 <= overlap < 1, "at least 0 and below 1"),
-        ("target_error", target_error, target_error is None or target_error > 0, "above 0"),
-        ("n_threads", n_threads, n_threads is None or n_threads >= 1, "at least 1"),
-        ("memory_gb", memory_gb, memory_gb > 0, "above 0"),
-    ):
-        if not is_right:
-            message = f"{name} {value}: a number {expected} is expected."
-            raise UsageError(message)

@@ -72,18 +72,26 @@ class PointMethod(ABC):
         """
         problem = self.problem
         lesions = list(problem.lesions())
-        total, done_work = sum(map(problem.work, lesions)) * self.n_points, 0
+        total, done_work = max(1, sum(map(problem.work, lesions)) * self.n_points), 0
         with _workers(problem) as (workers, reducer):
             jobs = _Jobs(self, lesions, workers)
             for n_done, lesion in enumerate(lesions):
                 reduction = self.reduction(lesion)
                 for count, gradient in enumerate(jobs.gradients(lesion), start=1):
                     reducer.submit(reduction.add, gradient).result()
-                    share = (done_work + count * problem.work(lesion)) / total
+                    finished = count == self.n_points or self._is_enough(reduction, count)
+                    counted = self.n_points if finished else count
                     problem.progress(
-                        Progress(lesion.label, n_done, len(lesions), count, self.n_points, share)
+                        Progress(
+                            lesion=lesion.label,
+                            n_done=n_done + finished,
+                            n_lesions=len(lesions),
+                            sample=count,
+                            n_samples=self.n_points,
+                            share=(done_work + counted * problem.work(lesion)) / total,
+                        )
                     )
-                    if self._is_enough(reduction, count):
+                    if finished:
                         break
                 jobs.skip(lesion)
                 done_work += self.n_points * problem.work(lesion)
@@ -99,7 +107,7 @@ class PointMethod(ABC):
 
     def _is_enough(self, reduction: Reduction, count: int) -> bool:
         allowed = self.problem.target_error
-        if allowed is None or count < FEWEST_SAMPLES or count == self.n_points:
+        if allowed is None or count < FEWEST_SAMPLES:
             return False
         values, error = reduction.values().flatten(), reduction.standard_error().flatten()
         peak = values.abs().argmax()

@@ -88,10 +88,20 @@ class Variance(Reduction):
         return (self._second / self._count).to(self._dtype)
 
     def standard_error(self) -> torch.Tensor:
-        """Return the root of (m4 - m2^2) / n, the error of a variance for large n."""
-        spread = self._fourth / self._count - (self._second / self._count).square()
-        error = (spread.clamp_(min=0) / _or_nan(self._count * (self._count > 1))).sqrt_()
-        return error.to(self._dtype)
+        """Return the root of the unbiased estimate of the variance of the variance.
+
+        With the k-statistics k2 and k4, that of k2 is (2 n k2^2 + (n - 1) k4) / (n (n + 1))
+        (Kendall and Stuart, The Advanced Theory of Statistics, volume 1). It takes four samples.
+        """
+        n = self._count
+        if n < 4:
+            return torch.full_like(self._second, torch.nan, dtype=self._dtype)
+        second, fourth = self._second / n, self._fourth / n
+        k2 = second * n / (n - 1)
+        k4 = (n + 1) * fourth - 3 * (n - 1) * second.square()
+        k4 *= n * n / ((n - 1) * (n - 2) * (n - 3))
+        of_k2 = (2 * n * k2.square() + (n - 1) * k4) / (n * (n + 1))
+        return (of_k2.clamp_(min=0).sqrt_() * (n - 1) / n).to(self._dtype)
 
     def inside_error(self) -> torch.Tensor:
         return torch.full((len(self._second),), torch.nan, dtype=torch.float64)

@@ -47,9 +47,19 @@ def translate(module: nn.Module, batch_elements: int) -> Stage:
     UnboundedError
         `module` holds a layer whose receptive field is unbounded or not known.
     """
+    for one in module.modules():
+        if _is_tampered(one):
+            message = f"{type(one).__name__} has hooks or a forward of its own"
+            raise UnboundedError(message)
     if type(module).forward is UNet.forward:
         return _stage(module.model, batch_elements)
     return Plain(_layer(module))
+
+
+def _is_tampered(module: nn.Module) -> bool:
+    """Tell whether this one module computes something else than its class says."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    return "forward" in vars(module) or any(hooks) or bool(module._backward_pre_hooks)
 
 
 def _stage(module: Any, batch_elements: int) -> Stage:

@@ -224,8 +224,8 @@ class ProgressLog:
         minutes_left = (now - self._started) / 60 * (1 / progress.share - 1)
         filled = round(_BAR_WIDTH * progress.share)
         log.info(
-            "%s: [%s] %.0f %%, %d of %d lesions explained, sample %d of %d of the next, "
-            "about %.1f min left",
+            "%s: [%s] %.0f %%, %d of %d lesions explained, sample %d of %d "
+            "of lesion %d, about %.1f min left",
             self._visit,
             "#" * filled + "." * (_BAR_WIDTH - filled),
             100 * progress.share,
@@ -233,6 +233,7 @@ class ProgressLog:
             progress.n_lesions,
             progress.sample,
             progress.n_samples,
+            progress.lesion,
             minutes_left,
         )
 

@@ -48,6 +48,7 @@ UNETS: dict[str, tuple[dict[str, Any], Indices, int]] = {
         4,
     ),
     "activation first": ({"adn_ordering": "AN", "num_res_units": 1}, (8, 12, 24), 4),
+    "in place": ({"act": ("ELU", {"inplace": True})}, (8, 28, 12), 4),
     "tanh": ({"act": "TANH", "dropout": 0.3, "adn_ordering": "ADN"}, (24, 8, 12), 4),
 }
 
@@ -180,7 +181,21 @@ def published_with(**norm: Any) -> UNet:
     return UNet(3, 2, 2, (4, 8), (2,), norm=("batch", norm))
 
 
+def hooked() -> nn.Module:
+    network = random_unet()
+    network.model[0].conv.register_forward_hook(lambda *given: 2 * given[-1])
+    return network
+
+
+def patched() -> nn.Module:
+    network = random_unet()
+    network.model[0].conv.forward = lambda image: image
+    return network
+
+
 UNKNOWN = {
+    "hook": hooked,
+    "forward of one module": patched,
     "instance norm": lambda: UNet(3, 2, 2, (4, 8), (2,), norm="instance"),
     "group norm": lambda: UNet(3, 2, 2, (4, 8), (2,), norm=("group", {"num_groups": 1})),
     "batch norm of the batch": lambda: published_with(track_running_stats=False),

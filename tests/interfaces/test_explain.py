@@ -365,13 +365,13 @@ def test_the_log_tells_how_far_it_is_and_the_time_left(clock: Clock) -> None:
     log.tell(Progress(lesion=3, n_done=2, n_lesions=8, sample=30, n_samples=50, share=0.25))
     assert clock.told == [
         "sub-01_ses-2: [#####...............] 25 %, 2 of 8 lesions explained, "
-        "sample 30 of 50 of the next, about 4.5 min left"
+        "sample 30 of 50 of lesion 3, about 4.5 min left"
     ]
     clock.now += 270
-    log.tell(Progress(lesion=8, n_done=7, n_lesions=8, sample=50, n_samples=50, share=1.0))
+    log.tell(Progress(lesion=8, n_done=8, n_lesions=8, sample=50, n_samples=50, share=1.0))
     assert clock.told[1] == (
-        "sub-01_ses-2: [####################] 100 %, 7 of 8 lesions explained, "
-        "sample 50 of 50 of the next, about 0.0 min left"
+        "sub-01_ses-2: [####################] 100 %, 8 of 8 lesions explained, "
+        "sample 50 of 50 of lesion 8, about 0.0 min left"
     )
     clock.now += 6
     log.finish(8)
@@ -397,7 +397,7 @@ def test_the_log_follows_the_work(
     *during, last = clock.told
     assert len(during) == 3 * OPTIONS["n_samples"]
     assert all(text.startswith("sub-05: [") for text in clock.told[:-1])
-    assert [text.split(", ")[1].split()[0] for text in during] == ["0"] * 3 + ["1"] * 3 + ["2"] * 3
+    assert [text.split(", ")[1].split()[0] for text in during] == list("001112223")
     assert [text.split("sample ")[1][0] for text in during] == ["1", "2", "3"] * 3
     assert "100 %" in during[-1]
     assert last == "sub-05: 3 lesions explained in 0.0 min"

@@ -22,6 +22,7 @@ from bids_lesion_xai.errors import UsageError
 from bids_lesion_xai.explain.aggregate import VoxelGradients
 from bids_lesion_xai.explain.attribution import Attribution
 from bids_lesion_xai.explain.box import Box
+from bids_lesion_xai.explain.engines import evaluate
 from bids_lesion_xai.explain.layers import Piece
 from bids_lesion_xai.explain.problem import Lesion, Problem, Progress
 from bids_lesion_xai.explain.targets import slopes
@@ -48,7 +49,7 @@ class Method:
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        self._name = problem.layer or PUBLISHED_LAYER
+        self._name = PUBLISHED_LAYER if problem.layer is None else problem.layer
         layers = dict(problem.network.named_modules())
         if self._name not in layers:
             known = ", ".join(name for name, one in layers.items() if not [*one.children()])
@@ -68,7 +69,7 @@ class Method:
         for n_done, lesion in enumerate(lesions, start=1):
             values = self._map(lesion, logits, activations)
             share = n_done / len(lesions)
-            self._problem.progress(Progress(lesion.label, n_done - 1, len(lesions), 1, 1, share))
+            self._problem.progress(Progress(lesion.label, n_done, len(lesions), 1, 1, share))
             yield Attribution(
                 lesion=lesion.label,
                 values=values,
@@ -79,6 +80,7 @@ class Method:
                 engine="whole",
             )
 
+    @torch.inference_mode(mode=False)
     def _forward(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the logits and what the layer gave for them, both with their way back."""
         problem = self._problem
@@ -92,12 +94,13 @@ class Method:
         whole = Box((0, 0, 0), problem.engine.extent(problem.shape))
         padded = Piece(problem.image[None], (0, 0, 0), whole.stop).cut(whole)
         with self._layer.register_forward_hook(keep), torch.enable_grad(), problem.precision():
-            logits = problem.network(padded)
+            logits = evaluate(problem.network, padded)
         if len(kept) != 1 or kept[0].ndim != padded.ndim:
             message = f"layer {self._name!r} does not give one feature map; choose another."
             raise UsageError(message)
         return logits, kept[0]
 
+    @torch.inference_mode(mode=False)
     def _map(
         self, lesion: Lesion, logits: torch.Tensor, activations: torch.Tensor
     ) -> torch.Tensor:

@@ -45,7 +45,7 @@ class Method(PointMethod):
 
 
 def _brain_mean(image: torch.Tensor) -> torch.Tensor:
-    """Return the mean of each channel over the voxels that are not 0 in all channels, there."""
+    """Return the mean of each channel over the voxels where any is not 0, there."""
     brain = (image != 0).any(0)
     mean = image[:, brain].mean(1) if brain.any() else image.new_zeros(len(image))
     return mean[:, None, None, None] * brain
