@@ -147,9 +147,9 @@ def explain_lesions(
             check_number(name, count, Integral, 1, torch.inf)
     check_number("n_samples", n_samples, Integral, 1, torch.inf)
     check_number("overlap", overlap, Real, 0, 1)
-    for name, amount in (("target_error", target_error), ("memory_gb", memory_gb)):
-        if amount is not None:
-            check_number(name, amount, Real, SMALLEST, torch.inf)
+    check_number("memory_gb", memory_gb, Real, SMALLEST, torch.inf)
+    if target_error is not None:
+        check_number("target_error", target_error, Real, SMALLEST, torch.inf)
     sigmas = check_numbers("sigma", sigma, Real, len(image), 0)
     sides = None if window is None else check_numbers("window", window, Integral, 3, 1)
     chosen = choose_engine(network, engine, multiple, sides, overlap)

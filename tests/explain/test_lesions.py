@@ -485,6 +485,7 @@ def test_agrees_with_captum(n_samples: int) -> None:
         ({"method": "gradient", "target_error": 0.1}, UsageError, "no noise"),
         ({"n_threads": 0}, UsageError, "at least 1"),
         ({"memory_gb": 0}, UsageError, "above 0"),
+        ({"memory_gb": None}, UsageError, "above 0"),
         ({"labels": torch.ones(SHAPE)}, DataError, "whole numbers"),
         ({"image": small_image()[0]}, DataError, r"\(C, X, Y, Z\)"),
         ({"image": small_image().int()}, DataError, "float32"),
