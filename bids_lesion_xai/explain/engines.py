@@ -8,7 +8,6 @@ windows; `window` differentiates through the blend.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -24,8 +23,6 @@ from bids_lesion_xai.explain.catalogue import ENGINES
 from bids_lesion_xai.explain.layers import Piece, Work
 from bids_lesion_xai.explain.stages import PullBatch, Stage
 from bids_lesion_xai.explain.translate import UnboundedError, translate
-
-log = logging.getLogger(__name__)
 
 # Width of the Gaussian relative to the window: MONAI's default, and the published one.
 _SIGMA_SCALE = 0.125
@@ -307,9 +304,8 @@ def _engine_of_volume(network: torch.nn.Module, name: str, multiple: int | None)
         stage = translate(network, _BATCH_ELEMENTS["cuda" if weight.is_cuda else "cpu"])
     except UnboundedError as error:
         if name in ("auto", "whole"):
-            # Its strides are stated, whatever its norm is.
-            own = prod(network.strides) if isinstance(network, UNet) else 1
-            return WholeEngine(network, (multiple or own,) * 3)
+            own = _stated_strides(network) if isinstance(network, UNet) else (1, 1, 1)
+            return WholeEngine(network, own if multiple is None else (multiple,) * 3)
         message = f"engine {name}: {error}. Use engine whole or window."
         raise UsageError(message) from error
     strides = stage.multiple
@@ -322,6 +318,12 @@ def _engine_of_volume(network: torch.nn.Module, name: str, multiple: int | None)
     if name == "crop":
         return CropEngine(network, multiples, stage)
     return PrunedEngine(stage, multiples)
+
+
+def _stated_strides(network: UNet) -> Indices:
+    """Return the product of the strides of a U-Net along each axis, whatever its norm is."""
+    strides = [(s,) * 3 if isinstance(s, int) else s for s in network.strides]
+    return tuple(map(prod, zip(*strides, strict=True)))
 
 
 def evaluate(network: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:

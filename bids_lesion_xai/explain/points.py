@@ -127,7 +127,7 @@ class _Jobs:
     ) -> None:
         self._method, self._workers = method, workers
         self._memory = _Memory(method.problem.memory_bytes)
-        self._todo = [(lesion, i) for lesion in reversed(lesions) for i in _down(method.n_points)]
+        self._todo = deque((lesion, i) for lesion in lesions for i in range(method.n_points))
         self._pending: deque[tuple[Lesion, Future[torch.Tensor]]] = deque()
 
     def gradients(self, lesion: Lesion) -> Iterator[torch.Tensor]:
@@ -138,7 +138,7 @@ class _Jobs:
         )
         while True:
             while self._todo and len(self._pending) <= ahead:
-                job = self._todo.pop()
+                job = self._todo.popleft()
                 self._pending.append((job[0], self._workers.submit(self._run, *job)))
             if not self._pending or self._pending[0][0] is not lesion:
                 return
@@ -146,8 +146,8 @@ class _Jobs:
 
     def skip(self, lesion: Lesion) -> None:
         """Drop what is left of a lesion."""
-        while self._todo and self._todo[-1][0] is lesion:
-            self._todo.pop()
+        while self._todo and self._todo[0][0] is lesion:
+            self._todo.popleft()
         for owner, future in self._pending:
             if owner is lesion:
                 future.cancel()
@@ -156,10 +156,6 @@ class _Jobs:
     def _run(self, lesion: Lesion, index: int) -> torch.Tensor:
         with self._memory.reserve(self._method.problem.bytes_of_sample(lesion)):
             return self._method.gradient(lesion, index)
-
-
-def _down(count: int) -> Iterator[int]:
-    return reversed(range(count))
 
 
 class _Memory:

@@ -180,7 +180,7 @@ class Problem:
             torch.backends.cuda.matmul.allow_tf32 = before
 
     def work(self, lesion: Lesion) -> int:
-        """Return the work of one sample of a lesion, in some unit."""
+        """Return the work of one sample of a lesion, in numbers made on the way."""
         once = self.engine.work(lesion.box, self.shape).elements
         return once * (1 + (len(lesion.voxels) if self.voxelwise else 1))
 
@@ -188,10 +188,8 @@ class Problem:
         """Return the memory that one sample of a lesion takes, about."""
         elements = self.engine.work(lesion.box, self.shape).elements
         # Before and after each activation, and the gradients on their way back.
-        return 4 * self.image.element_size() * (elements + len(self.image) * self._size(lesion))
-
-    def _size(self, lesion: Lesion) -> int:
-        return self.support(lesion).size
+        inputs = len(self.image) * self.support(lesion).size
+        return 4 * self.image.element_size() * (elements + inputs)
 
     def _at_once(self, support: Box) -> int:
         """Return how many gradients of single voxels to take at once.

@@ -138,10 +138,14 @@ def test_clearing_a_visit_that_is_not_there_does_nothing(store: Store, source: P
     assert files(store) == set()
 
 
+@pytest.mark.parametrize(
+    ("written", "cleared"), [("smoothgrad", "smoothgrad"), ("vargrad", "gradient")]
+)
 def test_clearing_removes_the_mark_of_completeness_first(
-    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch, written: str, cleared: str
 ) -> None:
-    publish_all(store, source, VISIT)
+    publish_all(Store(store.root, written), source, VISIT)
+    mark = store.path(LAST_KEY, VISIT)
     removed = []
     unlink = Path.unlink
 
@@ -150,8 +154,8 @@ def test_clearing_removes_the_mark_of_completeness_first(
         unlink(path, missing_ok=missing_ok)
 
     monkeypatch.setattr(Path, "unlink", record)
-    store.clear(VISIT)
-    assert removed[0] == store.path(LAST_KEY, VISIT)
+    Store(store.root, cleared).clear(VISIT)
+    assert removed[0] == mark
 
 
 def test_only_complete_visits_are_listed_in_order(store: Store, source: Path) -> None:
@@ -229,20 +233,3 @@ def test_another_method_leaves_no_file_of_the_one_before(
     publish_all(alone, source, VISIT)
     assert files(store) == files(alone)
     assert store.visits() == [VISIT]
-
-
-def test_the_mark_of_any_method_is_removed_first(
-    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish_all(Store(store.root, "vargrad"), source, VISIT)
-    mark = store.path(LAST_KEY, VISIT)
-    removed = []
-    unlink = Path.unlink
-
-    def record(path: Path, missing_ok: bool = False) -> None:
-        removed.append(path)
-        unlink(path, missing_ok=missing_ok)
-
-    monkeypatch.setattr(Path, "unlink", record)
-    Store(store.root, "gradient").clear(VISIT)
-    assert removed[0] == mark

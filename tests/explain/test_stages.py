@@ -237,6 +237,20 @@ def test_the_volume_is_padded_to_the_strides(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("strides", "product"), [((2, 2), (4, 4, 4)), (((2, 2, 1), (2, 1, 1)), (4, 2, 1))]
+)
+def test_a_unet_of_another_norm_is_padded_to_its_strides_too(
+    strides: tuple[Any, ...], product: Indices
+) -> None:
+    network = random_unet(strides=strides, norm="instance")
+    engine = choose_engine(network, "auto", None, None, 0.25)
+    assert (engine.name, engine.extent((5, 5, 5))) == (
+        "whole",
+        tuple(5 + -5 % m for m in product),
+    )
+
+
 def test_engines_are_chosen_by_name() -> None:
     network = random_unet()
     names = {"auto": "pruned", "pruned": "pruned", "crop": "crop", "whole": "whole"}
