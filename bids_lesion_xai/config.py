@@ -21,6 +21,8 @@ class RunConfig:
     threshold : float or None
         Lesion probability; None takes the model's own.
     min_lesion_volume_mm3 : float
+    flip : bool
+        Whether logits are averaged with those of the mirror image.
     skull_strip : str
         ``auto``, ``force`` or ``skip``.
     method, aggregation, target, engine, noise_rule, baseline : str
@@ -50,6 +52,7 @@ class RunConfig:
     sessions: tuple[str, ...]
     threshold: float | None
     min_lesion_volume_mm3: float
+    flip: bool
     skull_strip: str
     method: str
     aggregation: str

@@ -8,6 +8,11 @@ from __future__ import annotations
 CHANNELS = {"flair": "FLAIR", "t1w": "T1w"}
 # Class of the network's output that is lesion; the other is background.
 LESION_CLASS = 1
+# What the logits are the mean of; the names are those of the command line.
+TTA = {
+    "none": "the logits of the image",
+    "flip": "the mean of the logits of the image and of its mirror image, left to right",
+}
 # Outer edges in mm of the shells around a lesion; each begins where the one before ends.
 SHELLS_MM = (1, 2, 3, 5, 10)
 # The published minimum of more than 5 voxels on a 1 mm grid (Spagnolo et al., Scientific Reports

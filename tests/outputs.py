@@ -30,7 +30,12 @@ VISITS = (*TWO_SESSIONS, ONE_SAMPLE)
 
 _SHAPE = (34, 40, 30)
 _MARGIN = 12
-_MODEL = {"Name": "phantom_unet", "Version": "0.1.0", "SHA256": "0" * 64}
+_MODEL = {
+    "Name": "phantom_unet",
+    "Version": "0.1.0",
+    "SHA256": "0" * 64,
+    "TestTimeAugmentation": "none",
+}
 # Voxel indices of the middle of a lesion, and its radius in mm.
 Ball = tuple[tuple[int, int, int], float]
 _BALLS: Mapping[Visit, tuple[Ball, ...]] = {

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from bids_lesion_xai import __version__
 from bids_lesion_xai.config import RunConfig
-from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3
+from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3, TTA
 from bids_lesion_xai.explain.catalogue import (
     AGGREGATIONS,
     BASELINES,
@@ -119,7 +119,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--min-lesion-volume",
-        type=_not_negative,
+        type=not_negative,
         default=DEFAULT_MIN_VOLUME_MM3,
         metavar="MM3",
         help="smaller lesions are dropped",
@@ -131,6 +131,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         help="choices where none is made: default is "
         + "; published (Spagnolo et al. 2026) is ".join(map(_summary, _PRESETS.values())),
     )
+    _add_choice(group, "--tta", TTA, "what lesions are found in, and explained: ", "none")
     texts = {name: METHODS[name].text for name in INPUT_METHODS}
     _add_choice(group, "--method", texts)
     _add_choice(group, "--aggregation", AGGREGATIONS, "the gradients are those ")
@@ -150,7 +151,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--noise-level",
-        type=_not_negative,
+        type=not_negative,
         default=0.05,
         metavar="F",
         help="standard deviation of the noise as a fraction of an intensity range",
@@ -260,6 +261,7 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         sessions=_labels(options.session_label, "ses-"),
         threshold=options.threshold,
         min_lesion_volume_mm3=options.min_lesion_volume,
+        flip=options.tta == "flip",
         skull_strip=options.skull_strip,
         **chosen,
         engine=options.engine,
@@ -289,7 +291,8 @@ def positive(text: str) -> int:
     return _number(int, text, lambda number: number >= 1, "a whole number of at least 1")
 
 
-def _not_negative(text: str) -> float:
+def not_negative(text: str) -> float:
+    """Return the number of at least 0 that `text` states; for argparse."""
     return _number(float, text, lambda number: 0 <= number < inf, "a number of at least 0")
 
 

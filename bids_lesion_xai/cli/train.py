@@ -6,19 +6,19 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_lesion_xai.cli.parser import fraction, positive
 from bids_lesion_xai.cli.user import name_the_user
 from bids_lesion_xai.errors import LesionXaiError, NotFoundError, UsageError
+from bids_lesion_xai.training.options import LOSS_NAMES, NETWORKS, TrainingOptions
 
 if TYPE_CHECKING:
-    import torch
-
     from bids_lesion_xai.bids.dataset import LabelledFiles
-    from bids_lesion_xai.training.trainer import TrainingOptions
+    from bids_lesion_xai.training.folds import Fold, Material
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,29 +39,67 @@ def build_parser() -> argparse.ArgumentParser:
         "without images serve as shapes of painted lesions",
     )
     parser.add_argument("--output", type=Path, required=True, help="bundle folder to write")
-    evaluation = parser.add_mutually_exclusive_group()
-    evaluation.add_argument(
+    parser.add_argument(
+        "--head-labels",
+        type=Path,
+        metavar="FOLDER",
+        help="label maps of whole heads (FreeSurfer's numbers) that synthetic heads are made from",
+    )
+    parser.add_argument(
+        "--synthetic-heads", type=positive, default=60, help="number of synthetic heads"
+    )
+    parser.add_argument(
+        "--synthetic-share",
+        type=fraction,
+        default=TrainingOptions.synthetic_share,
+        help="how often a patch is cut from a synthetic head",
+    )
+    parser.add_argument(
         "--leave-out",
         nargs="+",
         default=[],
         metavar="DATASET/sub-LABEL",
         help="people who are kept out of the training and whom the result is evaluated on",
     )
-    evaluation.add_argument(
-        "--cross-validate",
-        action="store_true",
-        help="train once more for every person with images, without that person, in "
-        "OUTPUT/folds, and state what these networks reach on the person left out; the bundle "
-        "itself is trained on all",
-    )
-    parser.add_argument("--steps", type=positive, default=3000, help="optimiser steps")
-    parser.add_argument("--batch-size", type=positive, default=2, help="patches in a step")
     parser.add_argument(
-        "--patch-size", type=positive, default=80, help="edge of a patch in voxels"
+        "--cross-validate",
+        nargs="+",
+        choices=("person", "site"),
+        default=[],
+        help="train once more without each person, or without each dataset, in OUTPUT/folds, and "
+        "state what these networks reach on who was left out; with person, threshold and "
+        "temperature of the bundle are chosen on the people left out",
     )
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak learning rate")
+    parser.add_argument(
+        "--network",
+        choices=NETWORKS,
+        default=TrainingOptions.network,
+        help="architecture",
+    )
+    parser.add_argument(
+        "--loss", choices=LOSS_NAMES, default=TrainingOptions.loss, help="loss function"
+    )
+    for option, unit in (
+        ("steps", "optimiser steps"),
+        ("batch_size", "patches in a step"),
+        ("patch_size", "edge of a patch in voxels"),
+    ):
+        parser.add_argument(
+            f"--{option.replace('_', '-')}",
+            type=positive,
+            default=getattr(TrainingOptions, option),
+            help=unit,
+        )
+    parser.add_argument(
+        "--learning-rate", type=float, default=TrainingOptions.learning_rate, help="peak rate"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and patches")
-    parser.add_argument("--threshold", type=fraction, default=0.5, help="lesion probability")
+    parser.add_argument(
+        "--threshold",
+        type=fraction,
+        default=0.5,
+        help="lesion probability, where --cross-validate person does not choose it",
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that make patches")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     return parser
@@ -85,70 +123,112 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     from bids_lesion_xai.bids.dataset import find_labelled
-    from bids_lesion_xai.training.trainer import TrainingOptions
-    from bids_lesion_xai.training.write import write_bundle
+    from bids_lesion_xai.training.anatomy import load_anatomies
+    from bids_lesion_xai.training.folds import Material
 
     _check(options)
     files = [entry for dataset in options.datasets for entry in find_labelled(dataset)]
     _require_known(options.leave_out, files)
+    names = {field.name for field in fields(TrainingOptions)}
     training = TrainingOptions(
-        steps=options.steps,
-        batch_size=options.batch_size,
-        patch_size=options.patch_size,
-        learning_rate=options.learning_rate,
-        seed=options.seed,
-        workers=options.workers,
+        **{name: value for name, value in vars(options).items() if name in names}
     )
-    people = sorted({entry.person for entry in files if entry.flair and entry.t1w})
-    figures: list[dict[str, Any]] = []
-    for person in people if options.cross_validate else ():
-        folder = options.output / "folds" / person.replace("/", "_")
-        figures += _train(options, training, files, [person], folder)[1]
-    network, own = _train(options, training, files, options.leave_out, options.output)
-    write_bundle(
-        options.output,
-        network,
-        trained_on=[person for person in people if person not in options.leave_out],
-        training=training,
-        threshold=options.threshold,
-        evaluation=figures + own,
-    )
+    anatomies = load_anatomies(options.head_labels) if options.head_labels else []
+    trial = _Trial(options, training, Material(tuple(files), tuple(anatomies)))
+    for way in options.cross_validate:
+        trial.leave_out_each(way)
+    trial.train()
 
 
-def _train(
-    options: argparse.Namespace,
-    training: TrainingOptions,
-    files: Sequence[LabelledFiles],
-    left_out: Sequence[str],
-    folder: Path,
-) -> tuple[torch.nn.Module, list[dict[str, Any]]]:
-    """Train without the people `left_out`; return the network and its figures on them."""
-    from bids_lesion_xai.models.network import choose_device
-    from bids_lesion_xai.training.evaluate import evaluate
-    from bids_lesion_xai.training.scans import load_masks, load_scans
-    from bids_lesion_xai.training.trainer import train
+class _Trial:
+    """A network for users, and others that tell what it is worth.
 
-    device = choose_device(options.device)
-    kept = [entry for entry in files if entry.person not in left_out]
-    scans = load_scans(kept)
-    if not scans:
-        message = "No scan with FLAIR, T1w and lesion mask is left to train on."
-        raise NotFoundError(message)
-    folder.mkdir(parents=True, exist_ok=True)
-    network = train(scans, load_masks(kept), training, device=device, folder=folder)
-    others = load_scans(entry for entry in files if entry.person in left_out)
-    figures = evaluate(network, others, threshold=options.threshold, device=device)
-    trained_on = sorted({scan.person for scan in scans})
-    return network, [{**row, "trained_on": trained_on} for row in figures]
+    Parameters
+    ----------
+    options : Namespace
+    training : TrainingOptions
+    material : Material
+    """
+
+    def __init__(
+        self, options: argparse.Namespace, training: TrainingOptions, material: Material
+    ) -> None:
+        from bids_lesion_xai.models.network import choose_device
+        from bids_lesion_xai.training.evaluate import Setting
+
+        self._training, self._material = training, material
+        self._output, self._left_out = options.output, options.leave_out
+        self._device = choose_device(options.device)
+        self._default = self._chosen = Setting(options.threshold)
+        self._rows: list[dict[str, Any]] = []
+
+    def leave_out_each(self, way: str) -> None:
+        """Train without each ``person``, or each ``site``, and write what comes of it."""
+        from bids_lesion_xai.training.evaluate import fit
+        from bids_lesion_xai.training.folds import leave_out
+
+        material = self._material
+        groups = {person: [person] for person in material.people}
+        if way == "site":
+            groups = material.sites
+        folder = self._output / "folds" / way
+        folds = [
+            leave_out(material, people, self._training, self._device, folder / name)
+            for name, people in groups.items()
+        ]
+        if way == "person":
+            self._chosen = fit([one for fold in folds for one in fold.predictions])
+        self._judge(way, folds, groups)
+
+    def train(self) -> None:
+        """Train the network for users, and write it as a bundle."""
+        from bids_lesion_xai.training.folds import predict_left_out, train_on
+        from bids_lesion_xai.training.write import write_bundle
+
+        material = self._material
+        if self._left_out:
+            material = material.without(self._left_out)
+        network = train_on(material, self._training, self._device, self._output)
+        if self._left_out:
+            fold = predict_left_out(self._material, self._left_out, network, self._training)
+            self._judge("chosen", [fold], {"chosen": self._left_out})
+        write_bundle(
+            self._output,
+            network,
+            trained_on=material.people,
+            training=self._training,
+            setting=self._chosen,
+            evaluation=self._rows,
+        )
+
+    def _judge(self, way: str, folds: Sequence[Fold], groups: Mapping[str, Sequence[str]]) -> None:
+        from bids_lesion_xai.training.evaluate import fit_on_others
+        from bids_lesion_xai.training.results import write_results
+
+        predictions = [one for fold in folds for one in fold.predictions]
+        free = [one for fold in folds for one in fold.lesion_free]
+        settings = fit_on_others(predictions, groups, self._default)
+        settings |= {one.scan.person: self._chosen for one in free}
+        rows = write_results(self._output / "evaluation" / way, predictions, free, settings)
+        self._rows += [{"left_out": way, **row} for row in rows]
 
 
 def _check(options: argparse.Namespace) -> None:
+    from bids_lesion_xai.training.architectures import ARCHITECTURES
+
     for dataset in options.datasets:
         if not dataset.is_dir():
             message = f"{dataset} is not a folder; a BIDS derivative dataset is expected."
             raise NotFoundError(message)
-    if options.patch_size % 16 or options.patch_size <= 0:
-        message = f"--patch-size {options.patch_size}: a positive multiple of 16 is expected."
+    if options.head_labels and not options.head_labels.is_dir():
+        message = f"--head-labels {options.head_labels}: a folder of label maps is expected."
+        raise NotFoundError(message)
+    network = ARCHITECTURES[options.network]
+    if options.patch_size % network.multiple or options.patch_size < network.smallest:
+        message = (
+            f"--patch-size {options.patch_size}: a multiple of {network.multiple} of at least "
+            f"{network.smallest} is expected for {options.network}."
+        )
         raise UsageError(message)
 
 

@@ -13,7 +13,7 @@ import torch
 from bids_lesion_xai.errors import UsageError
 from bids_lesion_xai.explain.aggregate import AGGREGATE_FUNCTIONS
 from bids_lesion_xai.explain.attribution import Attribution
-from bids_lesion_xai.explain.catalogue import METHODS
+from bids_lesion_xai.explain.catalogue import INPUT_METHODS, METHODS
 from bids_lesion_xai.explain.check import (
     SMALLEST,
     check_images,
@@ -22,6 +22,7 @@ from bids_lesion_xai.explain.check import (
     check_numbers,
 )
 from bids_lesion_xai.explain.engines import CropEngine, PrunedEngine, choose_engine, evaluate
+from bids_lesion_xai.explain.mirrored import MirroredEngine
 from bids_lesion_xai.explain.noise import NoiseField
 from bids_lesion_xai.explain.problem import Problem, Progress
 from bids_lesion_xai.explain.targets import TARGET_FUNCTIONS
@@ -48,6 +49,7 @@ def explain_lesions(
     multiple: int | None = None,
     window: Sequence[int] | None = None,
     overlap: float = 0.25,
+    flip: bool = False,
     baseline: str = "zero",
     layer: str | None = None,
     signed: bool = False,
@@ -100,6 +102,9 @@ def explain_lesions(
         Shape of the sliding windows, for a network whose prediction is their blend.
     overlap : float
         Of neighbouring windows, as a fraction of their sides.
+    flip : bool
+        Whether the logits are the mean of those of the image and of its mirror image along its
+        first axis. Not for ``gradcam++``.
     baseline : {"zero", "brain-mean"}
         For ``integrated-gradients``: zeros, or each channel's mean over the voxels where
         any channel is not 0, at these voxels.
@@ -157,6 +162,11 @@ def explain_lesions(
         # On a small volume, what the network takes and gives is found out at once.
         with torch.no_grad():
             evaluate(network, image.new_zeros(1, len(image), *(2 * m for m in chosen.multiple)))
+    if flip:
+        if method not in INPUT_METHODS:
+            message = f"flip: method {method} looks into one pass of the network."
+            raise UsageError(message)
+        chosen = MirroredEngine(chosen, tuple(image.shape[1:]))
     log.info("engine %s", chosen.name)
     with torch.inference_mode(mode=False):
         # What was made in inference mode has no gradient.

@@ -64,6 +64,7 @@ class _ExplainInput(BaseInterfaceInputSpec):
     noise_level = traits.Float(mandatory=True, desc="noise as a fraction of the intensity range")
     noise_rule = traits.Enum(*NOISE_RULES, mandatory=True, desc="whose intensity range")
     seed = traits.Int(mandatory=True, desc="seed of the noise")
+    flip = traits.Bool(mandatory=True, desc="average the logits with those of the mirror image")
     device = traits.Str(mandatory=True, desc="auto, cpu, cuda or cuda:N")
     use_gpu = traits.Bool(mandatory=True, desc="tells nipype to schedule the node on a GPU")
     allow_tf32 = traits.Bool(mandatory=True, desc="let a GPU round products to 10 bits")
@@ -116,6 +117,7 @@ class Explain(SimpleInterface):
             multiple=bundle.multiple,
             window=bundle.window,
             overlap=bundle.overlap,
+            flip=self.inputs.flip,
             baseline=self.inputs.baseline,
             target_error=self.inputs.target_error,
             allow_tf32=self.inputs.allow_tf32,

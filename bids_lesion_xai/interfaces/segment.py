@@ -30,6 +30,7 @@ class _SegmentInput(BaseInterfaceInputSpec):
     model = Directory(exists=True, mandatory=True, desc="MONAI bundle")
     threshold = traits.Float(mandatory=True, desc="lesion probability")
     min_volume_mm3 = traits.Float(mandatory=True, desc="smaller lesions are dropped")
+    flip = traits.Bool(mandatory=True, desc="average the logits with those of the mirror image")
     device = traits.Str(mandatory=True, desc="auto, cpu, cuda or cuda:N")
     use_gpu = traits.Bool(mandatory=True, desc="tells nipype to schedule the node on a GPU")
     allow_tf32 = traits.Bool(mandatory=True, desc="let a GPU round products to 10 bits")
@@ -53,8 +54,8 @@ class Segment(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import torch
 
-        from bids_lesion_xai.models.inference import lesion_probability, predict_logits
-        from bids_lesion_xai.models.network import allow_tf32, choose_device, load_network
+        from bids_lesion_xai.models.inference import lesion_probability, load_predictor
+        from bids_lesion_xai.models.network import allow_tf32, choose_device
 
         torch.set_num_threads(self.inputs.n_threads)
         allow_tf32(allowed=self.inputs.allow_tf32)
@@ -62,11 +63,11 @@ class Segment(SimpleInterface):
         t1w, _ = nifti.load(Path(self.inputs.t1w_file))
         brain, _ = nifti.load(Path(self.inputs.brain_mask_file), np.bool_)
         device = choose_device(self.inputs.device)
-        bundle = read_bundle(Path(self.inputs.model))
-        network = load_network(bundle, device)
-        image = torch.from_numpy(np.stack([flair, t1w])).to(device)
+        predictor = load_predictor(
+            read_bundle(Path(self.inputs.model)), device, flip=self.inputs.flip
+        )
         with torch.inference_mode():
-            logits = predict_logits(network, image, bundle.multiple, bundle.window, bundle.overlap)
+            logits = predictor(torch.from_numpy(np.stack([flair, t1w])))
             probability = lesion_probability(logits).cpu().numpy()
         # Outside the brain the network sees nothing, and what it says there means nothing.
         probability *= brain

@@ -43,6 +43,8 @@ class Bundle:
         Of neighbouring windows, as a fraction of their sides.
     threshold : float
         Lesion probability from which a voxel counts as lesion, unless the user says otherwise.
+    trained_on : tuple of str
+        People in the training data, where the bundle names them.
     weights : Path
     sha256 : str
         Checksum that `metadata.json` states for the weights.
@@ -56,6 +58,7 @@ class Bundle:
     window: tuple[int, ...] | None
     overlap: float
     threshold: float
+    trained_on: tuple[str, ...]
     weights: Path
     sha256: str
 
@@ -110,6 +113,7 @@ def read_bundle(folder: Path) -> Bundle:
             multiple=multiple,
             threshold=float(inference["threshold"]),
             **_windows(inference.get("inferer"), multiple),
+            trained_on=tuple(metadata.get("training", {}).get("people", ())),
             weights=folder / metadata["weights"]["file"],
             sha256=str(metadata["weights"]["sha256"]),
         )

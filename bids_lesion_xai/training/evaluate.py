@@ -1,123 +1,183 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well a predicted lesion mask agrees with a reference mask."""
+"""Segmenting labelled scans as the app does, and stating how well it went."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3
-from bids_lesion_xai.lesions.label import CONNECTIVITY, label_lesions
-from bids_lesion_xai.models.inference import lesion_probability, predict_logits
-from bids_lesion_xai.models.network import PUBLISHED_MULTIPLE
+from bids_lesion_xai.lesions.label import label_lesions
+from bids_lesion_xai.models.inference import Predictor, lesion_log_odds
+from bids_lesion_xai.training.calibration import (
+    THRESHOLDS,
+    choose_threshold,
+    expected_calibration_error,
+    fit_temperature,
+    reliability,
+)
+from bids_lesion_xai.training.metrics import agreement, by_size, dice_and_f1
 from bids_lesion_xai.training.scans import LabelledScan
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """Agreement of a predicted with a reference mask.
-
-    A predicted lesion is a true positive if any of its voxels lies in the reference, a reference
-    lesion is missed if no voxel of it is predicted (18-connectivity, any overlap).
+class Prediction:
+    """What a network says of a scan.
 
     Parameters
     ----------
-    dice : float
-        Overlap of the voxels; 1 if both masks are empty.
-    n_predicted, n_false_positive : int
-        Predicted lesions, and those of them that are false.
-    n_reference, n_missed : int
-        Reference lesions, and those of them that are missed.
-    volume_mm3, reference_volume_mm3 : float
+    scan : LabelledScan
+    log_odds : float32 array, shape (X, Y, Z)
+        Of lesion against background; -inf outside the brain, where the app takes no lesion.
+    trained_on : tuple of str
+        People in the training data of the network.
     """
 
-    dice: float
-    n_predicted: int
-    n_false_positive: int
-    n_reference: int
-    n_missed: int
-    volume_mm3: float
-    reference_volume_mm3: float
+    scan: LabelledScan
+    log_odds: NDArray[np.float32]
+    trained_on: tuple[str, ...] = ()
 
 
-def agreement(
-    predicted: NDArray[np.bool_], reference: NDArray[np.bool_], voxel_volume_mm3: float
-) -> Agreement:
-    """Return the agreement of two masks on one grid.
+@dataclass(frozen=True)
+class Setting:
+    """How log-odds become lesions.
 
     Parameters
     ----------
-    predicted, reference : bool arrays, shape (X, Y, Z)
-    voxel_volume_mm3 : float
-    """
-    found, n_predicted = _touched(predicted, reference)
-    hit, n_reference = _touched(reference, predicted)
-    total = int(predicted.sum() + reference.sum())
-    return Agreement(
-        dice=2 * int((predicted & reference).sum()) / total if total else 1.0,
-        n_predicted=n_predicted,
-        n_false_positive=n_predicted - found,
-        n_reference=n_reference,
-        n_missed=n_reference - hit,
-        volume_mm3=float(predicted.sum() * voxel_volume_mm3),
-        reference_volume_mm3=float(reference.sum() * voxel_volume_mm3),
-    )
-
-
-def _touched(lesions: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[int, int]:
-    """Return how many lesions have a voxel in `other`, and how many lesions there are."""
-    labels, count = ndimage.label(lesions, CONNECTIVITY)
-    return len(set(np.unique(labels[other])) - {0}), int(count)
-
-
-def evaluate(
-    network: torch.nn.Module,
-    scans: Sequence[LabelledScan],
-    *,
-    threshold: float,
-    device: torch.device,
-    min_volume_mm3: float = DEFAULT_MIN_VOLUME_MM3,
-) -> list[dict[str, Any]]:
-    """Segment every scan as the app does, and return one row of figures for each.
-
-    Parameters
-    ----------
-    network : torch module
-        In eval mode.
-    scans : list of LabelledScan
-        Of people the network was not trained on.
     threshold : float
-    device : torch device
+        Lesion probability.
+    temperature : float
+        What the log-odds are divided by.
     min_volume_mm3 : float
         Smaller predicted lesions are dropped.
+    """
+
+    threshold: float
+    temperature: float = 1.0
+    min_volume_mm3: float = DEFAULT_MIN_VOLUME_MM3
+
+
+def predict(
+    predictor: Predictor, scans: Iterable[LabelledScan], trained_on: Sequence[str] = ()
+) -> list[Prediction]:
+    """Return what a network says of every scan, float32, computed on the network's device."""
+    predictions = []
+    for scan in scans:
+        with torch.inference_mode():
+            odds = lesion_log_odds(predictor(torch.from_numpy(scan.image))).cpu().numpy()
+        odds = np.where(scan.brain, odds, -np.inf).astype(np.float32)
+        predictions.append(Prediction(scan, odds, tuple(trained_on)))
+        log.info("segmented %s %s", scan.person, scan.session)
+    return predictions
+
+
+def segment(prediction: Prediction, setting: Setting) -> NDArray[np.bool_]:
+    """Return the predicted lesion mask, bool, shape (X, Y, Z)."""
+    # Comparing log-odds saves the exponential of every voxel.
+    level = setting.temperature * np.log(setting.threshold / (1 - setting.threshold))
+    labels = label_lesions(
+        prediction.log_odds >= level,
+        float(np.prod(prediction.scan.spacing_mm)),
+        setting.min_volume_mm3,
+    )
+    return labels > 0
+
+
+def figures(
+    prediction: Prediction, setting: Setting
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the figures of a scan, and those of its lesions by size.
 
     Returns
     -------
-    rows : list of dict
-        `person`, `session` and the fields of `Agreement`.
+    row : dict
+        `person`, `session`, `trained_on`, the fields of `Agreement`, `threshold`, `temperature`
+        and `calibration_error`, before and after the temperature, of the voxels in the brain.
+    sizes : list of dict
+        `person`, `session` and the columns of `metrics.by_size`.
     """
-    rows = []
-    for scan in scans:
-        image = torch.from_numpy(scan.image).to(device)
-        with torch.inference_mode():
-            logits = predict_logits(network, image, PUBLISHED_MULTIPLE)
-            probability = lesion_probability(logits).cpu().numpy()
-        voxel_volume = float(np.prod(scan.spacing_mm))
-        labels = label_lesions(probability >= threshold, voxel_volume, min_volume_mm3)
-        figures = asdict(agreement(labels > 0, scan.lesions, voxel_volume))
-        log.info(
-            "%s %s: Dice %.3f, false positives %d, missed %d",
-            *(scan.person, scan.session, figures["dice"]),
-            *(figures["n_false_positive"], figures["n_missed"]),
-        )
-        rows.append({"person": scan.person, "session": scan.session, **figures})
-    return rows
+    scan = prediction.scan
+    predicted = segment(prediction, setting)
+    who = {"person": scan.person, "session": scan.session}
+    row = {
+        **who,
+        "trained_on": list(prediction.trained_on),
+        **asdict(agreement(predicted, scan.lesions, scan.spacing_mm)),
+        "threshold": setting.threshold,
+        "temperature": setting.temperature,
+        "calibration_error_raw": expected_calibration_error(curve(prediction, 1.0)),
+        "calibration_error": expected_calibration_error(curve(prediction, setting.temperature)),
+    }
+    log.info(
+        "%s %s: Dice %.3f, lesion F1 %.3f, false lesions %d of %d, missed %d of %d",
+        *(scan.person, scan.session, row["dice"], row["f1"], row["n_false_positive"]),
+        *(row["n_predicted"], row["n_missed"], row["n_reference"]),
+    )
+    voxel_mm3 = float(np.prod(scan.spacing_mm))
+    return row, [{**who, **size} for size in by_size(predicted, scan.lesions, voxel_mm3)]
+
+
+def curve(prediction: Prediction, temperature: float) -> list[dict[str, float]]:
+    """Return the reliability curve of the voxels in the brain."""
+    odds, lesions = _in_brain(prediction)
+    return reliability(1 / (1 + np.exp(-odds.astype(np.float64) / temperature)), lesions)
+
+
+def fit(predictions: Sequence[Prediction]) -> Setting:
+    """Return the temperature and then the threshold that suit these predictions best.
+
+    The threshold is the one with the largest mean over people of Dice plus lesion-wise F1.
+    """
+    pairs = [_in_brain(prediction) for prediction in predictions]
+    temperature = fit_temperature([odds for odds, _ in pairs], [lesions for _, lesions in pairs])
+    curves: dict[str, list[dict[float, float]]] = {}
+    for prediction in predictions:
+        scores = {}
+        for threshold in THRESHOLDS:
+            predicted = segment(prediction, Setting(threshold, temperature))
+            scores[threshold] = sum(dice_and_f1(predicted, prediction.scan.lesions))
+        curves.setdefault(prediction.scan.person, []).append(scores)
+    by_person = [
+        {
+            threshold: float(np.mean([one[threshold] for one in sessions]))
+            for threshold in THRESHOLDS
+        }
+        for sessions in curves.values()
+    ]
+    return Setting(choose_threshold(by_person), temperature)
+
+
+def fit_on_others(
+    predictions: Sequence[Prediction], groups: Mapping[str, Sequence[str]], default: Setting
+) -> dict[str, Setting]:
+    """Return, for each person, what suits the people outside their group best.
+
+    Nothing is fitted on who is judged.
+
+    Parameters
+    ----------
+    predictions : list of Prediction
+    groups : dict of list of str
+        People of each group.
+    default : Setting
+        Where there is nobody outside the group.
+    """
+    settings = {}
+    for people in groups.values():
+        others = [one for one in predictions if one.scan.person not in people]
+        setting = fit(others) if others else default
+        settings.update(dict.fromkeys(people, setting))
+    return settings
+
+
+def _in_brain(prediction: Prediction) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    brain = np.isfinite(prediction.log_odds)
+    return prediction.log_odds[brain], prediction.scan.lesions[brain]

@@ -10,6 +10,10 @@ from scipy import ndimage
 # Fluid is dark on FLAIR: below this many brain standard deviations nothing is painted.
 _DARKEST_TISSUE = -1.0
 _MARGIN_VOXELS = 3
+# How lesions of a scan differ from the tissue around them, in brain standard deviations: on real
+# scans most are 0.5 to 1.7 brighter on FLAIR and 0 to 0.9 darker on T1w.
+_FLAIR_BRIGHTENING = (0.7, 1.8)
+_T1W_DARKENING = (0.0, 0.7)
 
 
 def paint_lesions(
@@ -17,11 +21,13 @@ def paint_lesions(
     shapes: NDArray[np.bool_],
     rng: np.random.Generator,
     keep: float,
+    least_brightening: float = 0.0,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Paint the connected components of `shapes` into `image` as lesions.
 
-    Each component that is kept gets its own brightening on FLAIR, darkening on T1w, sharpness of
-    its border and texture. Fluid and background are left as they are.
+    The image draws a brightening on FLAIR and a darkening on T1w, and each component that is kept
+    its own part of them, the sharpness of its border and its texture. Fluid and background are
+    left as they are.
 
     Parameters
     ----------
@@ -33,6 +39,8 @@ def paint_lesions(
         Fixes everything that is random.
     keep : float
         Probability of each component to be painted.
+    least_brightening : float
+        The least that the image may draw, in brain standard deviations.
 
     Returns
     -------
@@ -42,6 +50,8 @@ def paint_lesions(
     """
     painted = image.copy()
     lesions = np.zeros(shapes.shape, bool)
+    brightness = max(rng.uniform(*_FLAIR_BRIGHTENING), least_brightening)
+    darkness = rng.uniform(*_T1W_DARKENING)
     labels, _ = ndimage.label(shapes, ndimage.generate_binary_structure(3, 2))
     for index, box in enumerate(ndimage.find_objects(labels), start=1):
         if rng.random() > keep:
@@ -53,7 +63,7 @@ def paint_lesions(
         opacity = ndimage.gaussian_filter(component, rng.uniform(0.4, 1.0))
         opacity = opacity * (painted[0][around] > _DARKEST_TISSUE) * (painted[1][around] != 0)
         texture = 1 + 0.25 * ndimage.gaussian_filter(rng.standard_normal(component.shape), 1.0)
-        painted[0][around] += rng.uniform(0.5, 2.5) * opacity * texture
-        painted[1][around] -= rng.uniform(0.0, 1.5) * opacity * texture
+        painted[0][around] += brightness * rng.uniform(0.7, 1.4) * opacity * texture
+        painted[1][around] -= darkness * rng.uniform(0.0, 2.0) * opacity * texture
         lesions[around] |= opacity >= 0.5
     return painted, lesions

@@ -4,21 +4,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from monai import transforms as mt
+from monai.utils import convert_to_tensor
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch.utils.data import Dataset
 
+from bids_lesion_xai.lesions.label import CONNECTIVITY
 from bids_lesion_xai.training.paint import paint_lesions
 from bids_lesion_xai.training.scans import LabelledScan
 
 # A patch is cut with this margin, so that rotation and zoom rarely reach beyond the scan.
 _MARGIN_VOXELS = 12
 _LESION_CENTRED = 0.6
+_PAINTED = 0.6
+_CUT_SLAB = 0.1
 
 
 class ThickSlices(mt.RandomizableTransform):
@@ -45,66 +48,63 @@ class ThickSlices(mt.RandomizableTransform):
         return thin[0]
 
 
-def _augmentation(patch_size: int) -> mt.Compose:
-    """Return transforms of a dict of `flair`, `t1w`, `lesions`, `brain`, each (1, X, Y, Z)."""
-    images = ["flair", "t1w"]
-    everything = [*images, "lesions", "brain"]
+def _geometry(patch_size: int) -> mt.Compose:
+    """Return transforms of `image` and `masks`, (2, X, Y, Z) each: where things are."""
+    both = ["image", "masks"]
     return mt.Compose(
         [
             mt.RandAffined(
-                everything,
+                both,
                 prob=0.7,
                 rotate_range=0.26,
                 scale_range=0.12,
                 shear_range=0.05,
                 spatial_size=(patch_size,) * 3,
-                mode=["bilinear", "bilinear", "nearest", "nearest"],
+                mode=["bilinear", "nearest"],
                 padding_mode="zeros",
             ),
-            mt.CenterSpatialCropd(everything, roi_size=(patch_size,) * 3),
-            mt.RandFlipd(everything, prob=0.5, spatial_axis=0),
-            mt.RandFlipd(everything, prob=0.2, spatial_axis=1),
-            mt.RandFlipd(everything, prob=0.2, spatial_axis=2),
-            *(
-                transform
-                for name in images
-                for transform in (
-                    _on(name, ThickSlices(prob=0.4)),
-                    mt.RandGaussianSmoothd(name, (0.3, 0.8), (0.3, 0.8), (0.3, 0.8), prob=0.15),
-                    mt.RandBiasFieldd(name, degree=2, coeff_range=(0.0, 0.15), prob=0.3),
-                    mt.RandAdjustContrastd(name, prob=0.4, gamma=(0.7, 1.5), retain_stats=True),
-                    mt.RandScaleIntensityd(name, factors=0.2, prob=0.7),
-                    mt.RandShiftIntensityd(name, offsets=0.2, prob=0.7),
-                    mt.RandGaussianNoised(name, prob=0.4, std=0.2),
-                )
-            ),
+            mt.CenterSpatialCropd(both, roi_size=(patch_size,) * 3),
+            mt.RandFlipd(both, prob=0.5, spatial_axis=0),
+            mt.RandFlipd(both, prob=0.2, spatial_axis=1),
+            mt.RandFlipd(both, prob=0.2, spatial_axis=2),
         ]
     )
 
 
-class _OnKey(mt.RandomizableTransform, mt.MapTransform):
-    """Apply a random transform of one image to one key of a dict."""
-
-    def __init__(self, key: str, transform: mt.RandomizableTransform) -> None:
-        mt.MapTransform.__init__(self, key)
-        mt.RandomizableTransform.__init__(self, 1.0)
-        self.transform = transform
-
-    def set_random_state(self, seed: int | None = None, state: Any = None) -> _OnKey:
-        """Seed the wrapped transform."""
-        super().set_random_state(seed, state)
-        self.transform.set_random_state(seed, state)
-        return self
-
-    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """Return a dict with every key of this transform changed."""
-        return dict(sample) | {
-            key: self.transform(sample[key]) for key in self.key_iterator(sample)
-        }
+def _scanner() -> mt.Compose:
+    """Return transforms of one channel, (1, X, Y, Z): what another scanner would change."""
+    return mt.Compose(
+        [
+            ThickSlices(prob=0.25),
+            mt.RandGaussianSmooth((0.3, 0.8), (0.3, 0.8), (0.3, 0.8), prob=0.1),
+            mt.RandBiasField(degree=2, coeff_range=(0.0, 0.15), prob=0.2),
+            mt.RandAdjustContrast(prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
+            mt.RandScaleIntensity(factors=0.25, prob=0.7),
+            mt.RandShiftIntensity(offsets=0.25, prob=0.7),
+            mt.RandGaussianNoise(prob=0.3, std=0.2),
+        ]
+    )
 
 
-def _on(key: str, transform: mt.RandomizableTransform) -> _OnKey:
-    return _OnKey(key, transform)
+class _Shapes:
+    """A lesion mask, with a voxel in the middle of each of its lesions, as flat indices."""
+
+    def __init__(self, mask: NDArray[np.bool_]) -> None:
+        self.mask = mask
+        labels, count = ndimage.label(mask, CONNECTIVITY)
+        sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+        voxels = np.flatnonzero(mask)
+        order = np.argsort(labels.ravel()[voxels], kind="stable")
+        self.middles = voxels[order][np.cumsum(sizes) - sizes + sizes // 2]
+
+
+class _Source:
+    """A scan, with the voxels of its brain as flat indices."""
+
+    def __init__(self, scan: LabelledScan) -> None:
+        self.scan = scan
+        self.lesions = _Shapes(scan.lesions)
+        self.brain = np.flatnonzero(scan.brain)
 
 
 class Patches(Dataset[dict[str, torch.Tensor]]):
@@ -116,6 +116,10 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         Where patches are cut from; every person is drawn equally often.
     masks : list of bool arrays, shape (X, Y, Z)
         Lesion masks, on the grid of the scans, whose lesions may be painted into a patch.
+    heads : list of LabelledScan
+        Synthetic heads, another source of patches.
+    synthetic_share : float
+        How often a patch is cut from a synthetic head; 0 without heads, 1 without scans.
     patch_size : int
         Edge of the cubic patch in voxels.
     length : int
@@ -127,20 +131,22 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         self,
         scans: Sequence[LabelledScan],
         masks: Sequence[NDArray[np.bool_]],
+        heads: Sequence[LabelledScan] = (),
         *,
         patch_size: int,
         length: int,
         seed: int,
+        synthetic_share: float = 0.0,
     ) -> None:
-        self.persons = [
-            [scan for scan in scans if scan.person == person]
-            for person in sorted({scan.person for scan in scans})
-        ]
-        self.masks = masks
+        self.persons = _sources(scans)
+        self.heads = _sources(heads)
+        self.synthetic_share = synthetic_share if heads and scans else float(bool(heads))
+        self.donors = [_Shapes(mask) for mask in masks]
         self.patch_size = patch_size
         self.length = length
         self.seed = seed
-        self.augmentation = _augmentation(patch_size)
+        self.geometry = _geometry(patch_size)
+        self.scanner = _scanner()
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -149,46 +155,75 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, item: int) -> dict[str, torch.Tensor]:
         """Return `image`, shape (2, X, Y, Z), and `lesions`, shape (1, X, Y, Z), both float32."""
         rng = np.random.default_rng((self.seed, item))
-        sessions = self.persons[rng.integers(len(self.persons))]
-        scan = sessions[rng.integers(len(sessions))]
-        donors = [mask for mask in self.masks if mask.shape == scan.lesions.shape]
-        donor = donors[rng.integers(len(donors))] if donors and rng.random() < 0.6 else None
-        box = self._box(scan, donor, rng)
+        people = self.heads if rng.random() < self.synthetic_share else self.persons
+        sessions = people[rng.integers(len(people))]
+        source = sessions[rng.integers(len(sessions))]
+        scan = source.scan
+        donors = [donor for donor in self.donors if donor.mask.shape == scan.lesions.shape]
+        donor = donors[rng.integers(len(donors))] if donors and rng.random() < _PAINTED else None
+        box = self._box(source, donor, rng)
         image, lesions = scan.image[(slice(None), *box)], scan.lesions[box]
         if donor is not None:
             keep = rng.uniform(0.1, 0.9)
-            image, painted = paint_lesions(image, donor[box] & ~_near(lesions), rng, keep)
+            image, painted = paint_lesions(image, donor.mask[box] & ~_near(lesions), rng, keep)
             lesions = lesions | painted
-        self.augmentation.set_random_state(int(rng.integers(2**31)))
-        sample = self.augmentation(
+        self.geometry.set_random_state(int(rng.integers(2**31)))
+        moved = self.geometry(
             {
-                "flair": torch.from_numpy(image[:1].copy()),
-                "t1w": torch.from_numpy(image[1:].copy()),
-                "lesions": torch.from_numpy(lesions[None].astype(np.float32)),
-                "brain": torch.from_numpy(scan.brain[box][None].astype(np.float32)),
+                "image": torch.from_numpy(image.copy()),
+                "masks": torch.from_numpy(np.stack([lesions, scan.brain[box]]).astype(np.float32)),
             }
         )
-        brain = sample["brain"].as_tensor()
-        channels = [sample[name].as_tensor() * brain for name in ("flair", "t1w")]
-        return {"image": torch.cat(channels), "lesions": sample["lesions"].as_tensor()}
+        lesions, brain = convert_to_tensor(moved["masks"]).split(1)
+        self.scanner.set_random_state(int(rng.integers(2**31)))
+        channels = [
+            convert_to_tensor(self.scanner(channel)) * brain
+            for channel in convert_to_tensor(moved["image"]).split(1)
+        ]
+        if rng.random() < _CUT_SLAB:
+            _cut_slab(channels[0], lesions, rng)
+        return {"image": torch.cat(channels), "lesions": lesions}
 
     def _box(
-        self, scan: LabelledScan, donor: NDArray[np.bool_] | None, rng: np.random.Generator
+        self, source: _Source, donor: _Shapes | None, rng: np.random.Generator
     ) -> tuple[slice, ...]:
-        """Return a box around a lesion voxel or a brain voxel, inside the scan."""
-        wanted = scan.lesions if donor is None else scan.lesions | donor
-        if rng.random() > _LESION_CENTRED or not wanted.any():
-            wanted = scan.brain
-        voxels = np.flatnonzero(wanted)
-        centre = np.unravel_index(voxels[rng.integers(voxels.size)], wanted.shape)
+        """Return a box around a lesion or a brain voxel, inside the scan.
+
+        Small lesions are drawn as often as large ones.
+        """
+        shapes = source.lesions if donor is None or rng.random() < 0.5 else donor
+        voxels = source.brain
+        if shapes.middles.size and rng.random() < _LESION_CENTRED:
+            voxels = shapes.middles
+        shape = source.scan.lesions.shape
+        centre = np.unravel_index(voxels[rng.integers(voxels.size)], shape)
         edge = self.patch_size + 2 * _MARGIN_VOXELS
         jitter = rng.integers(-self.patch_size // 4, self.patch_size // 4 + 1, 3)
         starts = [
             int(np.clip(middle + shift - edge // 2, 0, max(0, size - edge)))
-            for middle, shift, size in zip(centre, jitter, wanted.shape, strict=True)
+            for middle, shift, size in zip(centre, jitter, shape, strict=True)
         ]
         return tuple(slice(start, start + edge) for start in starts)
 
 
+def _cut_slab(flair: torch.Tensor, lesions: torch.Tensor, rng: np.random.Generator) -> None:
+    """Darken FLAIR, in place, beyond a plane, where its field of view ends; no lesion is seen."""
+    axis = int(rng.choice(3, p=[0.15, 0.15, 0.7])) + 1
+    side = flair.shape[axis]
+    width = int(rng.integers(1, side // 3))
+    start = 0 if rng.random() < 0.5 else side - width
+    beyond = flair.narrow(axis, start, width)
+    beyond.masked_fill_(beyond != 0, float(rng.uniform(-5, -2)))
+    lesions.narrow(axis, start, width).zero_()
+
+
 def _near(lesions: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(ndimage.binary_dilation(lesions, iterations=2))
+
+
+def _sources(scans: Sequence[LabelledScan]) -> list[list[_Source]]:
+    """Return the scans of each person."""
+    return [
+        [_Source(scan) for scan in scans if scan.person == person]
+        for person in sorted({scan.person for scan in scans})
+    ]

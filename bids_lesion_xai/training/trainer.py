@@ -6,65 +6,41 @@ from __future__ import annotations
 import csv
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from monai.losses import DiceCELoss
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
-from bids_lesion_xai.models.network import PUBLISHED_UNET, build
+from bids_lesion_xai.errors import UsageError
+from bids_lesion_xai.training.architectures import ARCHITECTURES
+from bids_lesion_xai.training.losses import LOSSES
+from bids_lesion_xai.training.options import TrainingOptions
 from bids_lesion_xai.training.patches import Patches
 from bids_lesion_xai.training.scans import LabelledScan
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """What a training run is made of, beside its data.
-
-    Parameters
-    ----------
-    steps : int
-        Optimiser steps.
-    batch_size : int
-        Patches per step.
-    patch_size : int
-        Edge of a patch in voxels; a multiple of 16.
-    learning_rate : float
-        Peak of the one-cycle schedule (AdamW, weight decay 1e-4).
-    seed : int
-        Fixes initial weights and patches. Sums on several threads or a GPU still differ in the
-        last digits from run to run.
-    workers : int
-        Processes that make patches; 0 makes them in the training process.
-    checkpoint_every : int
-        Steps between checkpoints.
-    """
-
-    steps: int = 3000
-    batch_size: int = 2
-    patch_size: int = 80
-    learning_rate: float = 1e-3
-    seed: int = 0
-    workers: int = 1
-    checkpoint_every: int = 200
+_STEPS_BETWEEN_MESSAGES = 50
+# Options that change nothing in the weights.
+_FREE_TO_CHANGE = ("workers", "checkpoint_every")
 
 
 def train(
     scans: Sequence[LabelledScan],
     masks: Sequence[NDArray[np.bool_]],
+    heads: Sequence[LabelledScan],
     options: TrainingOptions,
     *,
     device: torch.device,
     folder: Path,
 ) -> torch.nn.Module:
-    """Train the published U-Net and return it in eval mode.
+    """Train a network and return it in eval mode.
 
     A checkpoint in `folder` is resumed if there is one, with the patches that come next.
 
@@ -73,57 +49,108 @@ def train(
     scans : list of LabelledScan
     masks : list of bool arrays, shape (X, Y, Z)
         Lesion masks to paint from.
+    heads : list of LabelledScan
+        Synthetic heads.
     options : TrainingOptions
     device : torch device
         Bfloat16 autocast is used for the convolutions, float32 for the loss.
     folder : Path
-        Receives `checkpoint.pt` and `loss.csv`.
+        Receives `checkpoint.pt` and `loss.csv` (step, loss, learning rate).
+
+    Raises
+    ------
+    UsageError
+        The checkpoint is of a training with other data or options.
     """
     torch.manual_seed(options.seed)
-    network = build("UNet", PUBLISHED_UNET).to(device)
-    optimiser = torch.optim.AdamW(network.parameters(), options.learning_rate, weight_decay=1e-4)
+    # oneDNN and cuDNN convolve faster where the channels of a voxel lie side by side.
+    layout = torch.channels_last_3d
+    network = ARCHITECTURES[options.network].build().to(device)
+    network.to(memory_format=layout)  # type: ignore[call-overload]
+    optimiser = torch.optim.AdamW(
+        network.parameters(), options.learning_rate, weight_decay=1e-4, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, options.learning_rate, total_steps=options.steps, pct_start=0.1
     )
-    loss_function = DiceCELoss(
-        include_background=False, softmax=True, to_onehot_y=True, batch=True
-    )
-    done = _resume(folder / "checkpoint.pt", network, optimiser, schedule)
-    started = time.monotonic()
+    loss_function = LOSSES[options.loss]()
+    recipe = _recipe(scans, masks, heads, options)
+    done = _resume(folder / "checkpoint.pt", recipe, network, optimiser, schedule)
     losses = _rows(folder / "loss.csv", done)
     with (folder / "loss.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerows(losses)
-        for step, batch in enumerate(_batches(scans, masks, options, done), start=done + 1):
+        pace = _Pace(options.steps, done)
+        batches = iter(_batches(scans, masks, heads, options, done))
+        for step in range(done + 1, options.steps + 1):
+            with pace.waiting():
+                batch = next(batches)
             with torch.autocast(device.type, torch.bfloat16):
-                logits = network(batch["image"].to(device))
+                logits = network(batch["image"].to(device, memory_format=layout))
             loss = loss_function(logits.float(), batch["lesions"].to(device))
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
+            rate = schedule.get_last_lr()[0]
             schedule.step()
-            writer.writerow([step, f"{loss.item():.5f}"])
+            writer.writerow([step, f"{loss.item():.5f}", f"{rate:.3g}"])
+            if step % _STEPS_BETWEEN_MESSAGES == 0 or step == options.steps:
+                pace.tell(step, loss.item())
             if step % options.checkpoint_every == 0 or step == options.steps:
                 stream.flush()
-                _save(folder / "checkpoint.pt", step, network, optimiser, schedule)
-                rate = (time.monotonic() - started) / (step - done)
-                left = rate * (options.steps - step) / 60
-                log.info(
-                    "step %d of %d, loss %.3f, %.2f s a step, about %.0f min left",
-                    *(step, options.steps, loss.item(), rate, left),
-                )
+                _save(folder / "checkpoint.pt", step, recipe, network, optimiser, schedule)
     return network.eval()
+
+
+def _recipe(
+    scans: Sequence[LabelledScan],
+    masks: Sequence[NDArray[np.bool_]],
+    heads: Sequence[LabelledScan],
+    options: TrainingOptions,
+) -> dict[str, Any]:
+    """Return what a checkpoint must agree in with the training that resumes it."""
+    same = {key: value for key, value in asdict(options).items() if key not in _FREE_TO_CHANGE}
+    people = sorted({scan.person for scan in scans})
+    return {**same, "people": people, "masks": len(masks), "synthetic_heads": len(heads)}
+
+
+class _Pace:
+    """Tells how fast the training goes, and how much of the time it waits for patches."""
+
+    def __init__(self, steps: int, done: int) -> None:
+        self._steps, self._done = steps, done
+        self._started = time.monotonic()
+        self._waited = 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self._waited += time.monotonic() - started
+
+    def tell(self, step: int, loss: float) -> None:
+        took = time.monotonic() - self._started
+        seconds_a_step = took / (step - self._done)
+        log.info(
+            "step %d of %d, loss %.3f, %.2f s a step, %.0f %% of it waiting for patches, "
+            "about %.0f min left",
+            *(step, self._steps, loss, seconds_a_step, 100 * self._waited / took),
+            seconds_a_step * (self._steps - step) / 60,
+        )
 
 
 def _batches(
     scans: Sequence[LabelledScan],
     masks: Sequence[NDArray[np.bool_]],
+    heads: Sequence[LabelledScan],
     options: TrainingOptions,
     done: int,
 ) -> DataLoader[dict[str, torch.Tensor]]:
     patches = Patches(
         scans,
         masks,
+        heads,
+        synthetic_share=options.synthetic_share,
         patch_size=options.patch_size,
         length=options.steps * options.batch_size,
         seed=options.seed,
@@ -134,17 +161,25 @@ def _batches(
     )
 
 
-def _save(path: Path, step: int, *stateful: Any) -> None:
+def _save(path: Path, step: int, recipe: dict[str, Any], *stateful: Any) -> None:
     partial = path.with_suffix(".partial")
-    torch.save({"step": step, "states": [thing.state_dict() for thing in stateful]}, partial)
+    states = [thing.state_dict() for thing in stateful]
+    torch.save({"step": step, "recipe": recipe, "states": states}, partial)
     partial.replace(path)
 
 
-def _resume(path: Path, *stateful: Any) -> int:
+def _resume(path: Path, recipe: dict[str, Any], *stateful: Any) -> int:
     """Load a checkpoint if there is one, and return the number of steps that are done."""
     if not path.exists():
         return 0
     checkpoint = torch.load(path, weights_only=True)
+    if checkpoint["recipe"] != recipe:
+        differences = [key for key in recipe if checkpoint["recipe"].get(key) != recipe[key]]
+        message = (
+            f"{path.parent} holds a training of other {', '.join(differences)}. Name another "
+            "--output, or delete it."
+        )
+        raise UsageError(message)
     for thing, state in zip(stateful, checkpoint["states"], strict=True):
         thing.load_state_dict(state)
     log.info("resumed after step %d", checkpoint["step"])

@@ -59,6 +59,7 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
         "device": config.device,
         "use_gpu": config.device.startswith("cuda"),
         "allow_tf32": config.allow_tf32,
+        "flip": config.flip,
         "n_threads": config.omp_n_threads,
     }
     threshold = bundle.threshold if config.threshold is None else config.threshold
@@ -163,7 +164,12 @@ def _settings(config: RunConfig, bundle: Bundle, threshold: float) -> dict[str, 
     """Return the sidecar keys that hold for every visit of the run."""
     has_noise = METHODS[config.method].has_noise
     return {
-        "Model": {"Name": bundle.name, "Version": bundle.version, "SHA256": bundle.sha256},
+        "Model": {
+            "Name": bundle.name,
+            "Version": bundle.version,
+            "SHA256": bundle.sha256,
+            "TestTimeAugmentation": "flip" if config.flip else "none",
+        },
         "Threshold": threshold,
         "MinimumVolume_mm3": config.min_lesion_volume_mm3,
         "Connectivity": 18,

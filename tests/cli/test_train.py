@@ -4,14 +4,22 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nb
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from bids_lesion_xai.cli.train import main
+from bids_lesion_xai.explain import explain_lesions
 from bids_lesion_xai.models.bundle import read_bundle
+from bids_lesion_xai.models.inference import load_predictor
+from bids_lesion_xai.training.architectures import ARCHITECTURES
+from tests.training.test_synthesis import label_map
 
 PEOPLE = ["labelled/sub-01", "labelled/sub-02"]
 QUICK = ["--steps", "1", "--patch-size", "16", "--workers", "0", "--device", "cpu"]
@@ -51,18 +59,96 @@ def test_cross_validation_states_figures_of_people_left_out_alone(
     dataset: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "bundle"
-    assert main([str(dataset), "--output", str(output), "--cross-validate", *QUICK]) == 0
+    command = [str(dataset), "--output", str(output), "--cross-validate", "person", "site", *QUICK]
+    # One site alone cannot be left out.
+    assert main(command) == 66
+    other = tmp_path / "other"
+    shutil.copytree(dataset, other)
+    shutil.rmtree(other / "sub-02")
+    command.insert(1, str(other))
+    shutil.rmtree(output)
+    assert main(command) == 0
     rows = evaluation(output)
-    assert [row["person"] for row in rows] == PEOPLE
-    assert [row["trained_on"] for row in rows] == [PEOPLE[1:], PEOPLE[:1]]
+    people = [*PEOPLE, "other/sub-01"]
+    by_person = [row for row in rows if row["left_out"] == "person"]
+    assert [row["person"] for row in by_person] == people
+    for row in by_person:
+        assert row["trained_on"] == sorted(set(people) - {row["person"]})
+    by_site = {row["person"]: row["trained_on"] for row in rows if row["left_out"] == "site"}
+    assert by_site["other/sub-01"] == PEOPLE
+    assert all(by_site[person] == ["other/sub-01"] for person in PEOPLE)
     metadata = json.loads((output / "configs/metadata.json").read_text())
-    assert metadata["training"]["people"] == PEOPLE
-    assert read_bundle(output).threshold == 0.5
-    # What is trained already is not trained again: the weights stay, the figures follow.
+    assert metadata["training"]["people"] == people
+    for way in ("person", "site"):
+        table = pd.read_csv(output / "evaluation" / way / "scans.tsv", sep="\t")
+        assert sorted(table["person"]) == people
+    # What is trained already is not trained again.
     weights = read_bundle(output).sha256
-    again = [str(dataset), "--output", str(output), "--cross-validate", "--threshold", "0.6"]
-    assert main([*again, *QUICK]) == 0
-    assert (read_bundle(output).sha256, read_bundle(output).threshold) == (weights, 0.6)
+    trained = {path: path.stat().st_mtime_ns for path in output.rglob("checkpoint.pt")}
+    assert len(trained) == 6
+    assert main(command) == 0
+    assert read_bundle(output).sha256 == weights
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("checkpoint.pt")} == trained
+
+
+@pytest.mark.slow
+def test_synthetic_heads_are_trained_on_and_lesion_free_ones_judged(
+    dataset: Path, tmp_path: Path
+) -> None:
+    heads = tmp_path / "heads"
+    heads.mkdir()
+    for number in range(2):
+        nb.save(nb.Nifti1Image(label_map(), np.eye(4)), heads / f"head{number}.nii.gz")
+    output = tmp_path / "bundle"
+    options = ["--head-labels", str(heads), "--synthetic-heads", "3", "--leave-out", PEOPLE[0]]
+    assert main([str(dataset), "--output", str(output), *options, *QUICK]) == 0
+    assert [row["person"] for row in evaluation(output)] == [PEOPLE[0], "synthetic/sub-0001"]
+    training = json.loads((output / "configs/metadata.json").read_text())["training"]
+    assert training["synthetic_heads"] == 3
+    assert (output / "evaluation/chosen/lesion_free.tsv").exists()
+
+
+SMALL_SWIN = {"feature_size": 12, "depths": [1, 1, 1, 1]}
+SMALL = {
+    "dynunet": replace(ARCHITECTURES["dynunet"], window=(32, 32, 32)),
+    "swinunetr": replace(
+        ARCHITECTURES["swinunetr"],
+        arguments=ARCHITECTURES["swinunetr"].arguments | SMALL_SWIN,
+        window=(64, 64, 64),
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", SMALL)
+def test_other_networks_are_trained_segment_and_are_explained_exactly(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str
+) -> None:
+    monkeypatch.setitem(ARCHITECTURES, network, SMALL[network])
+    output = tmp_path / "bundle"
+    options = ["--network", network, "--steps", "1", "--patch-size", "64", *QUICK[4:]]
+    assert main([str(dataset), "--output", str(output), *options]) == 0
+    bundle = read_bundle(output)
+    assert (bundle.name, bundle.window) == (f"flair_t1w_{network}", SMALL[network].window)
+    predictor = load_predictor(bundle, torch.device("cpu"))
+    predictor.network.double()
+    random = torch.Generator().manual_seed(0)
+    image = torch.randn(2, 34, 32, 33, dtype=torch.float64, generator=random)
+    labels = torch.zeros(34, 32, 33, dtype=torch.int32)
+    labels[16:20, 14:16, 30:33] = 1
+    (found,) = explain_lesions(
+        predictor.network,
+        image,
+        labels,
+        method="gradient",
+        window=bundle.window,
+        overlap=bundle.overlap,
+        multiple=bundle.multiple,
+    )
+    image.requires_grad_()
+    (expected,) = torch.autograd.grad(predictor(image)[1][labels == 1].mean(), image)
+    peak = float(expected.abs().max())
+    torch.testing.assert_close(found.dense(labels.shape), expected, rtol=0, atol=1e-10 * peak)
 
 
 @pytest.mark.slow
@@ -78,9 +164,11 @@ def test_a_person_left_out_is_not_trained_on(dataset: Path, tmp_path: Path) -> N
     [
         (["--leave-out", "labelled/sub-09"], 2, "labelled/sub-01, labelled/sub-02"),
         (["--patch-size", "20"], 2, "multiple of 16"),
+        (["--network", "swinunetr", "--patch-size", "32"], 2, "multiple of 32 of at least 64"),
+        (["--head-labels", "nowhere"], 66, "folder of label maps"),
         (["--leave-out", *PEOPLE], 66, "left to train on"),
     ],
-    ids=["nobody", "patch", "all left out"],
+    ids=["nobody", "patch", "patch of another network", "no heads", "all left out"],
 )
 def test_what_cannot_be_trained_is_told_in_one_line(
     dataset: Path,

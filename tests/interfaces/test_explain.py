@@ -88,6 +88,7 @@ def explain(
         device="cpu",
         use_gpu=False,
         allow_tf32=False,
+        flip=False,
         n_threads=1,
         columns=COLUMNS,
         **files,

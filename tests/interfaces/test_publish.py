@@ -164,7 +164,12 @@ def test_facts_say_what_was_found_of_which_image(store: Store, model: Path) -> N
     assert facts["flair_to_t1w"]["RegistrationSimilarity"] == 0.5
     assert facts["brain_mask"]["SkullStripMethod"] == "given"
     bundle = bundle_of(model)
-    expected_model = {"Name": bundle.name, "Version": bundle.version, "SHA256": bundle.sha256}
+    expected_model = {
+        "Name": bundle.name,
+        "Version": bundle.version,
+        "SHA256": bundle.sha256,
+        "TestTimeAugmentation": "none",
+    }
     for key in ("saliency_table", "saliency_flair", "saliency_t1w"):
         assert facts[key]["NoiseStandardDeviation"] == {"FLAIR": 0.25, "T1w": 0.75}
         assert (facts[key]["Device"], facts[key]["Engine"]) == ("cpu", "pruned")

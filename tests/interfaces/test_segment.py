@@ -20,7 +20,7 @@ from bids_lesion_xai.imaging.grid import Grid
 from bids_lesion_xai.interfaces.segment import Segment
 from bids_lesion_xai.lesions.table import lesion_rows
 from bids_lesion_xai.models.bundle import read_bundle
-from bids_lesion_xai.models.inference import predict_logits
+from bids_lesion_xai.models.inference import Predictor
 from bids_lesion_xai.models.network import load_network
 from tests.bundles import INFERER, MULTIPLE, write_small_bundle
 from tests.outputs import raw_rows
@@ -68,6 +68,7 @@ def segment(
         device="cpu",
         use_gpu=False,
         allow_tf32=False,
+        flip=False,
         n_threads=1,
         **files,
         **given,
@@ -113,7 +114,7 @@ def test_a_model_of_windows_predicts_by_windows(tmp_path: Path) -> None:
     arguments = {key: INFERER[key] for key in ("roi_size", "sw_batch_size", "overlap", "mode")}
     with torch.inference_mode():
         by_windows = SlidingWindowInferer(**arguments)(image[None], network)[0]
-        by_volume = predict_logits(network, image, MULTIPLE)
+        by_volume = Predictor(network, MULTIPLE)(image)
     expected, whole = (
         np.where(brain, logits.double().softmax(0)[1].numpy(), 0)
         for logits in (by_windows, by_volume)

@@ -1,17 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Agreement of masks, against masks made by hand."""
+"""Figures of a network on labelled scans."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from bids_lesion_xai.training.evaluate import Agreement, agreement, evaluate
+from bids_lesion_xai.models.inference import Predictor
+from bids_lesion_xai.training.evaluate import (
+    Prediction,
+    Setting,
+    figures,
+    fit,
+    fit_on_others,
+    predict,
+    segment,
+)
+from bids_lesion_xai.training.results import by_person, write_results
 from bids_lesion_xai.training.scans import LabelledScan
 
 SHAPE = (20, 12, 10)
+ONE_MM = (1.0, 1.0, 1.0)
 
 
 def mask(*boxes: tuple[int, int]) -> NDArray[np.bool_]:
@@ -22,70 +36,97 @@ def mask(*boxes: tuple[int, int]) -> NDArray[np.bool_]:
     return bars
 
 
-def counts(found: Agreement) -> tuple[int, int, int, int]:
-    return found.n_predicted, found.n_false_positive, found.n_reference, found.n_missed
-
-
-def test_equal_masks_agree_in_all() -> None:
-    found = agreement(mask((1, 4), (8, 9)), mask((1, 4), (8, 9)), 2.5)
-    assert counts(found) == (2, 0, 2, 0)
-    assert found.dice == 1
-    assert found.volume_mm3 == found.reference_volume_mm3 == 16 * 2.5
-
-
-def test_numbers_of_masks_that_partly_agree() -> None:
-    # One of two predicted lesions is right, one of three reference lesions is found.
-    found = agreement(mask((1, 5), (8, 10)), mask((3, 6), (12, 13), (15, 19)), 0.5)
-    assert found.dice == pytest.approx(2 * 8 / (24 + 32))
-    assert counts(found) == (2, 1, 3, 2)
-    assert (found.volume_mm3, found.reference_volume_mm3) == (12, 16)
-
-
-def test_one_predicted_lesion_may_find_several_and_the_other_way_round() -> None:
-    large, small = mask((1, 12)), mask((1, 3), (5, 7), (10, 14))
-    found, turned = agreement(large, small, 1), agreement(small, large, 1)
-    assert (counts(found), counts(turned)) == ((1, 0, 3, 0), (3, 0, 1, 0))
-    assert found.dice == turned.dice
-
-
-def test_neighbours_across_an_edge_are_one_lesion_and_across_a_corner_two() -> None:
-    edge, corner = np.zeros((2, *SHAPE), bool)
-    edge[2, 2, 2] = edge[2, 3, 3] = corner[2, 2, 2] = corner[3, 3, 3] = True
-    assert agreement(edge, mask(), 1).n_false_positive == 1
-    assert agreement(corner, mask(), 1).n_false_positive == 2
-
-
-def test_empty_masks_agree_and_disagree_with_any_other() -> None:
-    both = agreement(mask(), mask(), 1)
-    assert (both.dice, *counts(both)) == (1, 0, 0, 0, 0)
-    missed, false = agreement(mask(), mask((1, 3)), 1), agreement(mask((1, 3)), mask(), 1)
-    assert (missed.dice, *counts(missed)) == (0, 0, 0, 1, 1)
-    assert (false.dice, *counts(false)) == (0, 1, 1, 0, 0)
-
-
 class FlairIsTheLogit(torch.nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         assert all(side % 16 == 0 for side in image.shape[2:])
         return torch.cat([torch.zeros_like(image[:, :1]), image[:, :1]], 1)
 
 
-@pytest.mark.parametrize(("threshold", "n_missed"), [(0.5, 0), (0.9, 1), (0.99, 2)])
-def test_scans_are_segmented_as_the_app_does(threshold: float, n_missed: int) -> None:
+def scan(person: str = "a/sub-01", session: str = "02") -> LabelledScan:
+    """Return a scan with two lesions of different certainty, and a bright voxel."""
     image = np.full((2, *SHAPE), -5, np.float32)
     image[0][mask((1, 4))] = 4  # probability 0.982
     image[0][mask((8, 12))] = 1  # probability 0.731
     image[0, 15, 4, 4] = 4  # below the minimum volume
-    scan = LabelledScan("a/sub-01", "02", image, mask((1, 4), (8, 12)), (1.0, 1.0, 1.0))
-    (row,) = evaluate(
-        FlairIsTheLogit().eval(), [scan], threshold=threshold, device=torch.device("cpu")
-    )
-    assert (row["person"], row["session"]) == ("a/sub-01", "02")
+    image[:, :, :2] = 0  # outside the brain
+    return LabelledScan(person, session, image, mask((1, 4), (8, 12)), ONE_MM)
+
+
+def prediction(person: str = "a/sub-01", session: str = "02") -> Prediction:
+    predictor = Predictor(FlairIsTheLogit(), 16)
+    (one,) = predict(predictor, [scan(person, session)], ["b/sub-07"])
+    return one
+
+
+@pytest.mark.parametrize(("threshold", "n_missed"), [(0.5, 0), (0.9, 1), (0.99, 2)])
+def test_scans_are_segmented_as_the_app_does(threshold: float, n_missed: int) -> None:
+    row, sizes = figures(prediction(), Setting(threshold))
+    assert (row["person"], row["session"], row["trained_on"]) == ("a/sub-01", "02", ["b/sub-07"])
     assert (row["n_missed"], row["n_false_positive"]) == (n_missed, 0)
-    (row,) = evaluate(
-        FlairIsTheLogit().eval(),
-        [scan],
-        threshold=0.5,
-        device=torch.device("cpu"),
-        min_volume_mm3=0,
-    )
+    assert sum(size["n_missed"] for size in sizes) == n_missed
+    row, _ = figures(prediction(), Setting(0.5, min_volume_mm3=0))
     assert row["n_false_positive"] == 1
+
+
+def test_a_temperature_moves_probabilities_and_no_lesion_at_half() -> None:
+    one = prediction()
+    assert np.array_equal(segment(one, Setting(0.5)), segment(one, Setting(0.5, 7.0)))
+    # 1 / (1 + exp(-4 / 2)) is 0.881, 1 / (1 + exp(-1 / 2)) is 0.622.
+    assert segment(one, Setting(0.88, 2.0)).sum() == 12
+    assert segment(one, Setting(0.89, 2.0)).sum() == 0
+    assert segment(one, Setting(0.62, 2.0)).sum() == 28
+
+
+def test_nothing_is_found_outside_the_brain() -> None:
+    one = prediction()
+    assert (one.log_odds[:, :2] == -np.inf).all()
+    assert np.isfinite(one.log_odds[:, 2:]).all()
+    assert not segment(one, Setting(1e-6, 50.0))[:, :2].any()
+
+
+def test_what_is_fitted_on_a_person_is_used_on_others_alone() -> None:
+    people = [prediction(f"{site}/sub-0{i}") for site in "ab" for i in (1, 2)]
+    default = Setting(0.123)
+    groups = {one.scan.person: [one.scan.person] for one in people}
+    settings = fit_on_others(people, groups, default)
+    for one in people:
+        assert settings[one.scan.person] == fit([other for other in people if other is not one])
+    sites = {"a": ["a/sub-01", "a/sub-02"], "b": ["b/sub-01", "b/sub-02"]}
+    assert fit_on_others(people, sites, default)["a/sub-01"] == fit(people[2:])
+    assert fit_on_others(people[:1], {"all": ["a/sub-01"]}, default) == {"a/sub-01": default}
+
+
+def test_the_threshold_that_is_fitted_finds_both_lesions() -> None:
+    setting = fit([prediction()])
+    # The bright voxel is false, so certainty is lowered.
+    assert setting.temperature > 0.1
+    assert segment(prediction(), setting).sum() == 28
+
+
+def test_sessions_are_averaged_before_people() -> None:
+    rows = []
+    for person, session, dice in (("a", "1", 0.2), ("a", "2", 0.4), ("b", "", 0.9)):
+        row, _ = figures(prediction(person, session), Setting(0.5))
+        rows.append({**row, "dice": dice})
+    table = by_person(rows).set_index("person")
+    assert table["dice"].to_dict() == pytest.approx({"a": 0.3, "b": 0.9, "mean": 0.6})
+
+
+def test_tables_and_figure_are_written(tmp_path: Path) -> None:
+    predictions = [prediction("a/sub-01"), prediction("b/sub-02", "")]
+    free = [prediction("synthetic/sub-0001", "")]
+    settings = {one.scan.person: Setting(0.6, 1.5) for one in predictions + free}
+    rows = write_results(tmp_path, predictions, free, settings)
+    assert [row["person"] for row in rows] == ["a/sub-01", "b/sub-02", "synthetic/sub-0001"]
+    scans = pd.read_csv(tmp_path / "scans.tsv", sep="\t")
+    assert scans["dice"].tolist() == pytest.approx([row["dice"] for row in rows[:2]])
+    assert list(pd.read_csv(tmp_path / "people.tsv", sep="\t")["person"])[-1] == "mean"
+    assert len(pd.read_csv(tmp_path / "lesion_sizes.tsv", sep="\t")) == 8
+    assert set(pd.read_csv(tmp_path / "reliability.tsv", sep="\t")["log_odds"]) == {
+        "raw",
+        "scaled",
+    }
+    assert list(pd.read_csv(tmp_path / "lesion_free.tsv", sep="\t")["person"]) == [
+        "synthetic/sub-0001"
+    ]
+    assert (tmp_path / "evaluation.png").stat().st_size > 10_000

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,16 @@ import numpy as np
 import pytest
 import torch
 
+from bids_lesion_xai.errors import UsageError
+from bids_lesion_xai.models.network import PUBLISHED_UNET
 from bids_lesion_xai.training import trainer
+from bids_lesion_xai.training.architectures import ARCHITECTURES, Architecture
+from bids_lesion_xai.training.options import NETWORKS, TrainingOptions
 from bids_lesion_xai.training.scans import LabelledScan
-from bids_lesion_xai.training.trainer import TrainingOptions, train
+from bids_lesion_xai.training.trainer import train
 
 CPU = torch.device("cpu")
-SMALL_UNET = {**trainer.PUBLISHED_UNET, "channels": [4, 4, 4, 4, 8]}
+SMALL_UNET = Architecture("UNet", {**PUBLISHED_UNET, "channels": [4, 4, 4, 4, 8]}, 16, 16)
 OPTIONS = TrainingOptions(
     steps=6, batch_size=2, patch_size=16, seed=3, workers=0, checkpoint_every=2
 )
@@ -25,25 +31,27 @@ OPTIONS = TrainingOptions(
 
 @pytest.fixture(autouse=True)
 def _small_and_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(trainer, "PUBLISHED_UNET", SMALL_UNET)
+    monkeypatch.setitem(ARCHITECTURES, "unet", SMALL_UNET)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
 
-def scans() -> list[LabelledScan]:
+def scans(person: str = "a/sub-01") -> list[LabelledScan]:
     """Return one scan without background, with a bright cube on FLAIR."""
     image = np.random.default_rng(0).normal(0, 1, (2, 40, 40, 40)).astype(np.float32)
     lesions = np.zeros((40, 40, 40), bool)
     lesions[16:24, 16:24, 16:24] = True
     image[0][lesions] += 4
-    return [LabelledScan("a/sub-01", "", image, lesions, (1.0, 1.0, 1.0))]
+    return [LabelledScan(person, "", image, lesions, (1.0, 1.0, 1.0))]
 
 
-def run(folder: Path) -> dict[str, torch.Tensor]:
+def run(folder: Path, **changed: Any) -> dict[str, torch.Tensor]:
     folder.mkdir(exist_ok=True)
-    network = train(scans(), [], OPTIONS, device=CPU, folder=folder)
+    options = replace(OPTIONS, **changed)
+    heads = scans("synthetic/sub-0001")
+    network = train(scans(), [], heads, options, device=CPU, folder=folder)
     assert not network.training
     return network.state_dict()
 
@@ -79,7 +87,7 @@ def test_an_interrupted_training_goes_on_as_if_it_was_not(
     found = run(folder)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7, msg=name)
-    assert [int(step) for step, _ in losses(folder)] == list(range(1, OPTIONS.steps + 1))
+    assert [int(step) for step, *_ in losses(folder)] == list(range(1, OPTIONS.steps + 1))
     assert losses(folder) == losses(tmp_path / "whole")
 
 
@@ -94,8 +102,34 @@ def test_a_training_that_is_done_is_not_repeated(tmp_path: Path) -> None:
 
 def test_weights_change_and_stay_finite(tmp_path: Path) -> None:
     torch.manual_seed(OPTIONS.seed)
-    start = trainer.build("UNet", SMALL_UNET).state_dict()
+    start = SMALL_UNET.build().state_dict()
     trained = run(tmp_path)
     kernels = [name for name, value in trained.items() if value.ndim > 1]
     assert all(torch.isfinite(trained[name]).all() for name in kernels)
     assert all(not torch.equal(trained[name], start[name]) for name in kernels)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [({"steps": 7}, "steps"), ({"loss": "ndice-focal"}, "loss"), ({"seed": 4}, "seed")],
+    ids=["steps", "loss", "seed"],
+)
+def test_a_checkpoint_of_another_training_is_refused(
+    tmp_path: Path, changed: dict[str, Any], words: str
+) -> None:
+    run(tmp_path)
+    with pytest.raises(UsageError, match=f"other {words}"):
+        run(tmp_path, **changed)
+    run(tmp_path, checkpoint_every=1)
+
+
+def test_the_pace_and_the_waiting_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        run(tmp_path)
+    assert re.search(r"step 6 of 6, .* waiting for patches, about 0 min left", caplog.text)
+
+
+def test_every_network_can_be_asked_for() -> None:
+    assert tuple(ARCHITECTURES) == NETWORKS

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``bids-lesion-xai-evaluate``: state how well a model segments labelled scans."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bids_lesion_xai.cli.parser import fraction, not_negative
+from bids_lesion_xai.cli.user import name_the_user
+from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3, TTA
+from bids_lesion_xai.errors import LesionXaiError, NotFoundError
+
+log = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="bids-lesion-xai-evaluate",
+        description="Segment labelled scans as the app does and compare them with their reference "
+        "masks: Dice and normalised Dice, lesion-wise rates, volume, surface distance, lesions by "
+        "size, calibration. People whom the model was trained on are left out.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="MONAI bundle folder")
+    parser.add_argument(
+        "datasets",
+        nargs="+",
+        type=Path,
+        metavar="DATASET",
+        help="BIDS derivative dataset with skull-stripped FLAIR and T1w (desc-brain or "
+        "desc-preproc) and lesion masks (label-lesion or label-L) on one 1 mm grid",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder of the tables and the figure"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=fraction,
+        default=argparse.SUPPRESS,
+        help="lesion probability (default: that of the model)",
+    )
+    parser.add_argument(
+        "--min-lesion-volume",
+        type=not_negative,
+        default=DEFAULT_MIN_VOLUME_MM3,
+        metavar="MM3",
+        help="smaller predicted lesions are dropped",
+    )
+    parser.add_argument(
+        "--tta",
+        choices=tuple(TTA),
+        default="none",
+        help="; ".join(f"{name}: {text}" for name, text in TTA.items()),
+    )
+    parser.add_argument(
+        "--people-of-training",
+        action="store_true",
+        help="do not leave out people whom the model was trained on",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line `argv` and return the exit code."""
+    options = build_parser().parse_args(argv)
+    name_the_user()
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    logging.getLogger("bidsschematools").setLevel(logging.WARNING)
+    try:
+        _run(options)
+    except LesionXaiError as error:
+        sys.stderr.write(f"bids-lesion-xai-evaluate: {error}\n")
+        return error.exit_code
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    from bids_lesion_xai.bids.dataset import find_labelled
+    from bids_lesion_xai.models.bundle import read_bundle
+    from bids_lesion_xai.models.inference import load_predictor
+    from bids_lesion_xai.models.network import choose_device
+    from bids_lesion_xai.training.evaluate import Setting, predict
+    from bids_lesion_xai.training.results import write_results
+    from bids_lesion_xai.training.scans import load_scans
+
+    _require_folders(options.datasets)
+    bundle = read_bundle(options.model)
+    predictor = load_predictor(bundle, choose_device(options.device), flip=options.tta == "flip")
+    left_out = () if options.people_of_training else bundle.trained_on
+    files = [
+        entry
+        for dataset in options.datasets
+        for entry in find_labelled(dataset)
+        if entry.person not in left_out
+    ]
+    scans = load_scans(files)
+    if not scans:
+        message = (
+            "No scan with FLAIR, T1w and lesion mask was found of a person whom the model was not "
+            f"trained on ({', '.join(left_out) or 'nobody'})."
+        )
+        raise NotFoundError(message)
+    threshold = getattr(options, "threshold", bundle.threshold)
+    setting = Setting(threshold, min_volume_mm3=options.min_lesion_volume)
+    predictions = predict(predictor, scans, bundle.trained_on)
+    settings = {scan.person: setting for scan in scans}
+    write_results(options.output, predictions, [], settings)
+    log.info("wrote %s", options.output)
+
+
+def _require_folders(datasets: Sequence[Path]) -> None:
+    for dataset in datasets:
+        if not dataset.is_dir():
+            message = f"{dataset} is not a folder; a BIDS derivative dataset is expected."
+            raise NotFoundError(message)

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Label maps of whole heads, and what each structure looks like on FLAIR and T1w."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_lesion_xai.errors import DataError, NotFoundError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A structure of the head.
+
+    Parameters
+    ----------
+    name : str
+    labels : tuple of int
+        FreeSurfer's numbers of the structure, left and right; those from 500 on are SynthSeg's for
+        what lies outside the brain.
+    grayness : float
+        0 is as white matter, 1 as cortex; between and beyond, a point on that line. Cortex is the
+        brighter one on FLAIR and the darker one on T1w.
+    spread : float
+        Standard deviation of the structure's own deviation, in units of the distance between white
+        matter and fluid.
+    """
+
+    name: str
+    labels: tuple[int, ...]
+    grayness: float = 0.0
+    spread: float = 0.03
+
+
+FLUID = "fluid"
+OUTSIDE = "outside"
+WHITE_MATTER = "white matter"
+CEREBELLAR_WHITE_MATTER = "cerebellar white matter"
+BRAINSTEM = "brainstem"
+CORTEX = "cortex"
+VENTRICLES = "lateral ventricles"
+CAPS = "periventricular caps"
+CHOROID_PLEXUS = "choroid plexus"
+VESSELS = "vessels"
+
+# Grayness is a weak prior that a synthetic head scatters around: iron darkens the pallidum on
+# FLAIR, limbic cortex is brighter than the rest.
+STRUCTURES = (
+    Structure(OUTSIDE, (0,)),
+    Structure(WHITE_MATTER, (2, 41)),
+    Structure(CORTEX, (3, 42), 1.0),
+    Structure(VENTRICLES, (4, 43, 72)),
+    Structure(FLUID, (5, 14, 15, 24, 44)),
+    Structure(CEREBELLAR_WHITE_MATTER, (7, 46), 0.2, 0.05),
+    Structure("cerebellar cortex", (8, 47), 0.9, 0.05),
+    Structure("thalamus", (10, 49), 0.6, 0.05),
+    Structure("caudate", (11, 50), 1.0, 0.05),
+    Structure("putamen", (12, 51), 0.9, 0.05),
+    Structure("pallidum", (13, 52), 0.1, 0.06),
+    Structure(BRAINSTEM, (16,), 0.3, 0.06),
+    Structure("hippocampus", (17, 53), 1.2, 0.05),
+    Structure("amygdala", (18, 54), 1.2, 0.05),
+    Structure("accumbens", (26, 58), 1.0, 0.05),
+    Structure("ventral diencephalon", (28, 60), 0.4, 0.05),
+    Structure("optic chiasm", (85,), 0.6, 0.1),
+    Structure(CAPS, (25, 57)),
+    Structure(VESSELS, (30, 62)),
+    Structure(CHOROID_PLEXUS, (136, 137, 163, 164)),
+    *(
+        Structure(f"extracerebral {label}", (label,))
+        for label in (502, 506, 507, 508, 509, 511, 512, 514, 515, 516, 530)
+    ),
+)
+NUMBER = {structure.name: number for number, structure in enumerate(STRUCTURES)}
+# The first of the structures outside the brain.
+FIRST_EXTRACEREBRAL = NUMBER[CHOROID_PLEXUS] + 1
+_MARGIN_VOXELS = 4
+
+
+def load_anatomy(path: Path) -> NDArray[np.uint8]:
+    """Read a label map, cut to the brain.
+
+    Returns
+    -------
+    anatomy : uint8 array, shape (X, Y, Z), RAS+ axes
+        Numbers of `STRUCTURES`.
+
+    Raises
+    ------
+    DataError
+        A label is unknown, or there is no white matter.
+    """
+    image = nb.as_closest_canonical(nb.load(path))
+    values = np.asarray(image.dataobj).astype(np.int32)
+    table = np.full(max(int(values.max()) + 1, 1000), len(STRUCTURES), np.uint8)
+    for number, structure in enumerate(STRUCTURES):
+        table[list(structure.labels)] = number
+    anatomy = table[values]
+    if (anatomy == len(STRUCTURES)).any():
+        unknown = sorted({int(label) for label in values[anatomy == len(STRUCTURES)]})
+        message = f"{path.name}: unknown labels {unknown}; FreeSurfer's and SynthSeg's are known."
+        raise DataError(message)
+    brain = tissue(anatomy)
+    for name in (WHITE_MATTER, VENTRICLES):
+        if not (anatomy == NUMBER[name]).any():
+            labels = STRUCTURES[NUMBER[name]].labels
+            message = f"{path.name}: no {name} (labels {labels}); a label map is expected."
+            raise DataError(message)
+    box = tuple(
+        slice(max(0, int(where.min()) - _MARGIN_VOXELS), int(where.max()) + 1 + _MARGIN_VOXELS)
+        for where in np.nonzero(brain)
+    )
+    return np.ascontiguousarray(anatomy[box])
+
+
+def load_anatomies(folder: Path) -> list[NDArray[np.uint8]]:
+    """Read every label map (``*.nii.gz``) of a folder, in the order of their names.
+
+    Raises
+    ------
+    NotFoundError
+        There is none.
+    DataError
+        One is not a label map.
+    """
+    paths: Iterable[Path] = sorted(folder.glob("*.nii.gz"))
+    anatomies = [load_anatomy(path) for path in paths]
+    if not anatomies:
+        message = f"{folder}: no label map (*.nii.gz) found."
+        raise NotFoundError(message)
+    log.info("read %d label maps of heads", len(anatomies))
+    return anatomies
+
+
+def tissue(anatomy: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return where brain tissue is: no fluid outside the ventricles, nothing extracerebral."""
+    brain = (anatomy != NUMBER[OUTSIDE]) & (anatomy < FIRST_EXTRACEREBRAL)
+    return np.asarray(brain & (anatomy != NUMBER[FLUID]))

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training without some people, and predicting who was left out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bids_lesion_xai.bids.dataset import LabelledFiles
+from bids_lesion_xai.errors import NotFoundError
+from bids_lesion_xai.training.architectures import ARCHITECTURES
+from bids_lesion_xai.training.evaluate import Prediction, predict
+from bids_lesion_xai.training.options import TrainingOptions
+from bids_lesion_xai.training.scans import load_masks, load_scans
+from bids_lesion_xai.training.synthesis import synthetic_heads
+from bids_lesion_xai.training.trainer import train
+
+log = logging.getLogger(__name__)
+
+# Of the label maps, every tenth is kept out of a fold, for lesion-free heads to be judged on.
+_KEPT_OUT = slice(None, None, 10)
+_SEED_OF_THESE = 2**32
+
+
+@dataclass(frozen=True)
+class Material:
+    """What networks are trained on.
+
+    Parameters
+    ----------
+    files : tuple of LabelledFiles
+    anatomies : tuple of uint8 arrays, shape (X, Y, Z)
+        Label maps of heads; see `anatomy.load_anatomies`.
+    """
+
+    files: tuple[LabelledFiles, ...]
+    anatomies: tuple[NDArray[np.uint8], ...] = ()
+
+    @property
+    def people(self) -> list[str]:
+        """People with images."""
+        return sorted({entry.person for entry in self.files if entry.flair and entry.t1w})
+
+    @property
+    def sites(self) -> dict[str, list[str]]:
+        """People with images of each dataset."""
+        sites: dict[str, list[str]] = {}
+        for person in self.people:
+            sites.setdefault(person.partition("/")[0], []).append(person)
+        return sites
+
+    def without(self, left_out: Sequence[str]) -> Material:
+        """Return the material without some people, and without some label maps."""
+        kept_out = [id(anatomy) for anatomy in self.anatomies[_KEPT_OUT]]
+        return Material(
+            tuple(entry for entry in self.files if entry.person not in left_out),
+            tuple(anatomy for anatomy in self.anatomies if id(anatomy) not in kept_out),
+        )
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What a network says of people it was not trained on.
+
+    Parameters
+    ----------
+    predictions : list of Prediction
+        Of the people left out.
+    lesion_free : list of Prediction
+        Of synthetic heads without a lesion, of anatomies left out.
+    """
+
+    predictions: list[Prediction]
+    lesion_free: list[Prediction]
+
+
+def train_on(
+    material: Material, options: TrainingOptions, device: torch.device, folder: Path
+) -> torch.nn.Module:
+    """Train a network on all of `material`; `folder` receives its checkpoint.
+
+    Raises
+    ------
+    NotFoundError
+        There is no scan to train on.
+    """
+    scans = load_scans(material.files)
+    if not scans:
+        message = "No scan with FLAIR, T1w and lesion mask is left to train on."
+        raise NotFoundError(message)
+    masks = load_masks(material.files)
+    n_heads = options.synthetic_heads if material.anatomies else 0
+    heads = synthetic_heads(material.anatomies, masks, count=n_heads, seed=options.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    return train(scans, masks, heads, options, device=device, folder=folder)
+
+
+def leave_out(
+    material: Material,
+    people: Sequence[str],
+    options: TrainingOptions,
+    device: torch.device,
+    folder: Path,
+) -> Fold:
+    """Train a network without some people, and predict them.
+
+    Parameters
+    ----------
+    material : Material
+    people : list of str
+    options : TrainingOptions
+    device : torch device
+    folder : Path
+        Receives the checkpoint.
+    """
+    log.info("training without %s", ", ".join(people))
+    network = train_on(material.without(people), options, device, folder)
+    return predict_left_out(material, people, network, options)
+
+
+def predict_left_out(
+    material: Material,
+    people: Sequence[str],
+    network: torch.nn.Module,
+    options: TrainingOptions,
+) -> Fold:
+    """Return what a network trained on ``material.without(people)`` says of these people."""
+    predictor = ARCHITECTURES[options.network].predictor(network)
+    trained_on = material.without(people).people
+    scans = load_scans(entry for entry in material.files if entry.person in people)
+    anatomies = material.anatomies[_KEPT_OUT]
+    free = synthetic_heads(anatomies, [], count=len(anatomies), seed=_SEED_OF_THESE)
+    return Fold(predict(predictor, scans, trained_on), predict(predictor, free, trained_on))

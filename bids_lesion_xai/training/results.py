@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables and figure of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bids_lesion_xai.training.evaluate import Prediction, Setting, curve, figures
+from bids_lesion_xai.training.metrics import SIZE_CLASSES_MM3
+
+# Figures that are averaged over the sessions of a person, then over people.
+AVERAGED = (
+    "dice",
+    "normalised_dice",
+    "tpr",
+    "fdr",
+    "f1",
+    "f1_iou25",
+    "n_false_positive",
+    "n_false_positive_over_10mm3",
+    "volume_error",
+    "surface_distance_mm",
+    "calibration_error_raw",
+    "calibration_error",
+)
+
+
+def write_results(
+    folder: Path,
+    predictions: Sequence[Prediction],
+    lesion_free: Sequence[Prediction],
+    settings: Mapping[str, Setting],
+) -> list[dict[str, Any]]:
+    """Write tables and a figure of how well scans are segmented, and return the rows of the scans.
+
+    Parameters
+    ----------
+    folder : Path
+        Receives `scans.tsv`, `people.tsv`, `lesion_sizes.tsv`, `reliability.tsv` and
+        `evaluation.png`, and `lesion_free.tsv` if there is such a head.
+    predictions, lesion_free : list of Prediction
+        Of real scans, and of synthetic heads without a lesion.
+    settings : dict of Setting
+        For each person.
+
+    Returns
+    -------
+    rows : list of dict
+        See `evaluate.figures`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, sizes, curves = [], [], []
+    for prediction in predictions:
+        setting = settings[prediction.scan.person]
+        row, size = figures(prediction, setting)
+        rows.append(row)
+        sizes += size
+        who = {"person": row["person"], "session": row["session"]}
+        for stage, temperature in (("raw", 1.0), ("scaled", setting.temperature)):
+            curves += [{**who, "log_odds": stage, **one} for one in curve(prediction, temperature)]
+    free = [figures(one, settings[one.scan.person])[0] for one in lesion_free]
+    tables = {
+        "scans": pd.DataFrame(
+            [{**row, "trained_on": ", ".join(row["trained_on"])} for row in rows]
+        ),
+        "people": by_person(rows),
+        "lesion_sizes": pd.DataFrame(sizes),
+        "reliability": pd.DataFrame(curves),
+    }
+    if free:
+        columns = ["person", "n_false_positive", "n_false_positive_over_10mm3", "volume_mm3"]
+        tables["lesion_free"] = pd.DataFrame(free)[columns]
+    for name, table in tables.items():
+        table.to_csv(
+            folder / f"{name}.tsv", sep="\t", index=False, na_rep="n/a", float_format="%.6g"
+        )
+    draw(tables).savefig(folder / "evaluation.png", dpi=150)
+    return [*rows, *free]
+
+
+def by_person(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the figures averaged over the sessions of each person, and their mean over people.
+
+    Returns
+    -------
+    table : DataFrame
+        One row a person and a last one called ``mean``; columns `person` and `AVERAGED`. What is
+        nan for some is the mean of the others.
+    """
+    people = pd.DataFrame(rows).groupby("person")[list(AVERAGED)].mean()
+    people.loc["mean"] = people.mean()
+    return people.reset_index()
+
+
+def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Return a figure of the tables `people`, `lesion_sizes` and `reliability`."""
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    overlap, size, calibration = figure.subplots(1, 3)
+    people = tables["people"]
+    positions = np.arange(len(people))
+    for offset, (column, name) in enumerate((("dice", "Dice"), ("f1", "lesion-wise F1"))):
+        overlap.barh(positions + 0.38 * offset, people[column], 0.36, label=name)
+    overlap.set_yticks(positions + 0.19, people["person"])
+    overlap.invert_yaxis()
+    overlap.set(xlim=(0, 1), title="People")
+    overlap.legend()
+
+    sums = tables["lesion_sizes"].drop(columns=["person", "session"]).groupby("size_mm3").sum()
+    sums = sums.reindex(list(SIZE_CLASSES_MM3))
+    positions = np.arange(len(sums))
+    parts = {
+        "reference lesions found": 1 - sums["n_missed"] / sums["n_reference"],
+        "predicted lesions false": sums["n_false_positive"] / sums["n_predicted"],
+    }
+    for offset, (name, values) in enumerate(parts.items()):
+        size.bar(positions + 0.38 * offset, values, 0.36, label=name)
+    size.set_xticks(positions + 0.19, sums.index)
+    size.set(ylim=(0, 1), title="Lesions by size", xlabel="volume in mm³")
+    size.legend()
+
+    calibration.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for stage, curve_of_stage in tables["reliability"].groupby("log_odds", sort=False):
+        weight = curve_of_stage["n_voxels"]
+        columns = ["probability", "lesion_part"]
+        weighted = (
+            curve_of_stage[columns].mul(weight, axis=0).groupby(curve_of_stage["from"]).sum()
+        )
+        points = weighted.div(weight.groupby(curve_of_stage["from"]).sum(), axis=0)
+        calibration.plot(points["probability"], points["lesion_part"], marker="o", label=stage)
+    calibration.set(xlim=(0, 1), ylim=(0, 1), title="Calibration", xlabel="predicted probability")
+    calibration.set_ylabel("part of the voxels that is lesion")
+    calibration.legend()
+    return figure

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Synthetic FLAIR and T1w of a head whose scanner nobody has seen: domain randomisation.
+
+Every synthetic head draws its own contrasts, textures, artefacts and lesions from ranges wider
+than those of real scanners (Billot et al., Medical Image Analysis 86 (2023) 102789, on why that
+helps). What any scanner changes (noise, bias field, thick slices, ...) is left to the augmentation
+of patches, which real scans go through as well.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch.nn import functional
+
+from bids_lesion_xai.imaging.intensity import brain_moments, normalise
+from bids_lesion_xai.training import anatomy as parts
+from bids_lesion_xai.training.anatomy import NUMBER, STRUCTURES
+from bids_lesion_xai.training.paint import paint_lesions
+from bids_lesion_xai.training.scans import LabelledScan
+
+log = logging.getLogger(__name__)
+
+Image = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+_LESION_FREE = 0.2
+_NO_LARGE_LESION = 0.4
+_TWO_PEOPLE = 0.5
+_BIG_LESION_VOXELS = 300
+# Where lesions of multiple sclerosis lie: white matter, brainstem and middle cerebellar peduncles,
+# and the layer of cortex that a juxtacortical lesion reaches into.
+_WHERE_LESIONS_LIE = (
+    parts.WHITE_MATTER,
+    parts.CEREBELLAR_WHITE_MATTER,
+    parts.BRAINSTEM,
+    parts.CAPS,
+    "ventral diencephalon",
+)
+
+
+def synthetic_heads(
+    anatomies: Sequence[NDArray[np.uint8]],
+    masks: Sequence[Mask],
+    *,
+    count: int,
+    seed: int,
+) -> list[LabelledScan]:
+    """Return `count` synthetic heads; head `i` depends on `seed` and on `i` alone.
+
+    Parameters
+    ----------
+    anatomies : list of uint8 arrays, shape (X, Y, Z), RAS+ axes
+        From `anatomy.load_anatomies`; taken in turn.
+    masks : list of bool arrays, shape (X, Y, Z), RAS+ axes
+        Lesion masks of real people, any grid around the brain.
+    count, seed : int
+    """
+    heads = []
+    for i in range(count):
+        rng = np.random.default_rng((seed, i))
+        anatomy = anatomies[i % len(anatomies)]
+        n_masks = min(len(masks), 2 if rng.random() < _TWO_PEOPLE else 1)
+        chosen = [masks[k] for k in rng.choice(len(masks), n_masks, replace=False)]
+        heads.append(synthesise(anatomy, chosen, rng, name=f"synthetic/sub-{i + 1:04d}"))
+        if (i + 1) % 20 == 0:
+            log.info("made %d of %d synthetic heads", i + 1, count)
+    return heads
+
+
+def synthesise(
+    anatomy: NDArray[np.uint8], masks: Sequence[Mask], rng: np.random.Generator, *, name: str
+) -> LabelledScan:
+    """Return a synthetic skull-stripped scan of `anatomy`.
+
+    Parameters
+    ----------
+    anatomy : uint8 array, shape (X, Y, Z), RAS+ axes
+        Numbers of `anatomy.STRUCTURES`.
+    masks : list of bool arrays, shape (U, V, W), RAS+ axes
+        Lesions of real people, who fill their grids as the brain does that of MNI152. Components
+        are kept at random; without a mask the head is free of lesions.
+    rng : numpy Generator
+        Fixes everything that is random.
+    name : str
+        The person's name in the result.
+
+    Returns
+    -------
+    scan : LabelledScan
+        Image in units of normalised intensity, 0 outside the (imperfect) brain mask.
+    """
+    if rng.random() < 0.5:
+        anatomy = anatomy[::-1]
+    images = _blurred(_contrasts(anatomy, rng), rng)
+    _add_artefacts(images, anatomy, rng)
+    brain = _brain_mask(anatomy, rng)
+    image = np.stack([_normalised(channel, brain) for channel in images])
+    shapes = np.zeros(anatomy.shape, bool)
+    for mask in masks:
+        shapes |= _place(mask, anatomy, rng)
+    keep = 0.0 if rng.random() < _LESION_FREE else float(rng.uniform(0.2, 1.0))
+    cortex, white = (
+        image[0][anatomy == NUMBER[name]].mean() for name in (parts.CORTEX, parts.WHITE_MATTER)
+    )
+    # On FLAIR, lesions are rarely darker than cortex.
+    least = float(cortex - white) * rng.uniform(1.1, 1.8)
+    image, lesions = paint_lesions(image, shapes, rng, keep, least)
+    renormalised = np.stack([_normalised(channel, brain) for channel in image])
+    return LabelledScan(name, "", renormalised, lesions & brain, (1.0, 1.0, 1.0))
+
+
+def _contrasts(anatomy: NDArray[np.uint8], rng: np.random.Generator) -> Image:
+    """Return FLAIR and T1w, each structure with its own mean and texture.
+
+    White matter is 1 on both. On FLAIR fluid is dark and grey matter brighter than white; on T1w
+    fluid is dark and grey matter between them. One head in ten breaks these rules.
+    """
+    unusual = rng.random() < 0.1
+    flair_fluid, t1w_fluid = rng.uniform(0.0, 0.35), rng.uniform(0.05, 0.45)
+    flair_cortex = rng.uniform(0.85, 1.4) if unusual else rng.uniform(1.0, 1.3)
+    t1w_cortex = rng.uniform(0.5, 1.05) if unusual else rng.uniform(0.6, 0.97)
+    contrast_agent = rng.random() < 0.4
+    means = np.empty((2, len(STRUCTURES)), np.float32)
+    for number, structure in enumerate(STRUCTURES):
+        own = rng.normal(0, structure.spread, 2)
+        means[0, number] = 1 + structure.grayness * (flair_cortex - 1) + own[0]
+        means[1, number] = 1 + structure.grayness * (t1w_cortex - 1) + own[1]
+        if number >= parts.FIRST_EXTRACEREBRAL:
+            means[:, number] = rng.uniform(0, 1.5, 2)
+    means[:, NUMBER[parts.OUTSIDE]] = 0
+    for fluid in (parts.FLUID, parts.VENTRICLES):
+        means[:, NUMBER[fluid]] = flair_fluid, t1w_fluid
+    means[:, NUMBER[parts.FLUID]] *= rng.uniform(0.9, 1.4, 2)
+    bright = rng.uniform(1.0, 2.2) if contrast_agent else rng.uniform(0.4, 0.9)
+    means[:, NUMBER[parts.CHOROID_PLEXUS]] = rng.uniform(0.6, 1.6), bright
+    means[:, NUMBER[parts.VESSELS]] = rng.uniform(0.1, 1.0), bright
+    means[0, NUMBER[parts.CAPS]] += rng.uniform(0.0, 0.35)
+
+    return np.stack([_textured(channel[anatomy], rng) for channel in means])
+
+
+def _textured(image: Image, rng: np.random.Generator) -> Image:
+    """Return an image with a fine texture and slow changes within its structures."""
+    fine = rng.standard_normal(image.shape, np.float32)
+    texture = ndimage.gaussian_filter(fine, rng.uniform(0.6, 1.5))
+    texture *= rng.uniform(0.01, 0.05) / texture.std()
+    slow = 1 + rng.uniform(0.02, 0.08) * _smooth_field(image.shape, 20, rng)
+    return np.asarray((image + texture * (image > 0)) * slow, np.float32)
+
+
+def _blurred(images: Image, rng: np.random.Generator) -> Image:
+    """Return images with partial volume: both were never sharper than their voxels."""
+    sigma = rng.uniform(0.4, 0.9, 2)
+    return np.stack(
+        [ndimage.gaussian_filter(image, s) for image, s in zip(images, sigma, strict=True)]
+    )
+
+
+def _add_artefacts(images: Image, anatomy: NDArray[np.uint8], rng: np.random.Generator) -> None:
+    """Brighten FLAIR, in place, where lesions are often seen and are none."""
+    flair = images[0]
+    white = np.isin(anatomy, [NUMBER[parts.WHITE_MATTER], NUMBER[parts.CAPS]])
+    fluid = np.isin(anatomy, [NUMBER[parts.FLUID], NUMBER[parts.VENTRICLES]])
+    near = _around_ventricles(anatomy)
+    ventricles = anatomy[near] == NUMBER[parts.VENTRICLES]
+    distance_mm = ndimage.distance_transform_edt(~ventricles)
+    # The thin bright lining of the ventricles, thicker at their horns.
+    caps = np.exp(-distance_mm / rng.uniform(0.4, 1.5)) * white[near]
+    flair[near] += rng.uniform(0.0, 0.5) * caps * (1 + _smooth_field(caps.shape, 15, rng))
+    # The septum: what lies between the two lateral ventricles.
+    septum = ndimage.binary_closing(ventricles, iterations=4) & ~ventricles
+    flair[near] += rng.uniform(0.0, 0.5) * ndimage.gaussian_filter(septum.astype(np.float32), 0.6)
+    # Dirty white matter, bright cortex, and fluid that was not suppressed where it flows.
+    flair += rng.uniform(0.0, 0.12) * _blobs(anatomy.shape, 12, 0.5, rng) * white
+    cortex = anatomy == NUMBER[parts.CORTEX]
+    flair += rng.uniform(0.0, 0.25) * _blobs(anatomy.shape, 8, 0.8, rng) * cortex
+    flair += rng.uniform(0.0, 1.0) * _blobs(anatomy.shape, 6, 1.5, rng) * fluid
+    # Vessels in the sulci and perivascular spaces: small points, bright or dark.
+    points = (rng.random(anatomy.shape, np.float32) < rng.uniform(0, 0.001)) & (anatomy > 0)
+    points_smooth = ndimage.gaussian_filter(points.astype(np.float32), 0.7)
+    images += rng.uniform(-3, 3, (2, 1, 1, 1)).astype(np.float32) * points_smooth
+
+
+def _around_ventricles(anatomy: NDArray[np.uint8]) -> tuple[slice, ...]:
+    """Return the box of the lateral ventricles, with a margin."""
+    where = np.nonzero(anatomy == NUMBER[parts.VENTRICLES])
+    margin = 10
+    return tuple(slice(max(0, int(i.min()) - margin), int(i.max()) + margin + 1) for i in where)
+
+
+def _smooth_field(shape: tuple[int, ...], scale: float, rng: np.random.Generator) -> Image:
+    """Return a smooth random field of mean 0 and standard deviation of about 1.
+
+    `scale` is the distance in voxels over which it changes.
+    """
+    coarse = rng.standard_normal([int(side // scale) + 2 for side in shape], np.float32)
+    field = functional.interpolate(
+        torch.from_numpy(coarse)[None, None], shape, mode="trilinear", align_corners=True
+    )
+    return np.asarray(field[0, 0])
+
+
+def _blobs(shape: tuple[int, ...], scale: float, level: float, rng: np.random.Generator) -> Image:
+    """Return smooth blobs between 0 and 1: where a random field is above `level`."""
+    return np.clip(_smooth_field(shape, scale, rng) - level, 0, 1)
+
+
+def _brain_mask(anatomy: NDArray[np.uint8], rng: np.random.Generator) -> Mask:
+    """Return a brain mask as imperfect as those of skull strippers."""
+    brain = parts.tissue(anatomy)
+    closed = ndimage.binary_closing(brain, iterations=int(rng.integers(3, 9)))
+    closed = ndimage.binary_fill_holes(closed)
+    grown = ndimage.binary_dilation(closed, iterations=int(rng.integers(1, 4)))
+    rough = _smooth_field(anatomy.shape, 10, rng) > rng.uniform(-1.5, 1.5)
+    return np.asarray((anatomy > 0) & (closed | (grown & rough)))
+
+
+def _place(mask: Mask, anatomy: NDArray[np.uint8], rng: np.random.Generator) -> Mask:
+    """Return the lesions of `mask` moved onto the white matter of `anatomy`."""
+    if rng.random() < 0.5:
+        mask = mask[::-1]
+    if rng.random() < _NO_LARGE_LESION:
+        labels, _ = ndimage.label(mask)
+        sizes = np.bincount(labels.ravel())
+        mask = mask & (sizes <= _BIG_LESION_VOXELS)[labels]
+    # MNI152 leaves the same margins around every brain; see `_BRAIN_IN_MNI`.
+    index = []
+    for side, grid, (low, high) in zip(anatomy.shape, mask.shape, _BRAIN_IN_MNI, strict=True):
+        shift = rng.normal(0, 0.015)
+        relative = low + (high - low) * (np.arange(side) + 0.5) / side + shift
+        index.append(np.clip((relative * grid).astype(int), 0, grid - 1))
+    numbers = [NUMBER[name] for name in _WHERE_LESIONS_LIE]
+    return mask[np.ix_(*index)] & np.isin(anatomy, numbers)
+
+
+# First and last plane of the brain, as fractions of the sides of the MNI152 grid (RAS+).
+_BRAIN_IN_MNI = ((0.14, 0.86), (0.12, 0.88), (0.08, 0.80))
+
+
+def _normalised(channel: Image, brain: Mask) -> Image:
+    return normalise(channel, brain, *brain_moments(channel, brain))

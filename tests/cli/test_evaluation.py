@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The evaluation command on a tiny dataset."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pandas as pd
+import pytest
+
+from bids_lesion_xai.cli.evaluate import main
+from tests.bundles import BRIGHT, write_small_bundle
+from tests.test_repository import ROOT
+
+SHAPE = (28, 26, 24)
+PEOPLE = ["labelled/sub-01", "labelled/sub-02"]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_small_bundle(tmp_path / "model")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Two people whose lesions are bright on FLAIR; the second has one that is not."""
+    folder = tmp_path / "labelled"
+    folder.mkdir()
+    description = {"Name": "labelled", "BIDSVersion": "1.10.0", "DatasetType": "derivative"}
+    (folder / "dataset_description.json").write_text(json.dumps(description))
+    for number in (1, 2):
+        anat = folder / f"sub-0{number}" / "anat"
+        anat.mkdir(parents=True)
+        brain = np.random.default_rng(number).normal(100, 10, (2, *SHAPE))
+        brain[:, :3] = 0
+        lesions = np.zeros(SHAPE, np.uint8)
+        lesions[10:16, 10:16, 10:16] = 1
+        brain[0][lesions > 0] += 10 * 4 * BRIGHT
+        if number == 2:
+            lesions[21:25, 20:23, 3:7] = 1
+        images = {"FLAIR": brain[0], "T1w": brain[1], "mask": lesions}
+        for suffix, values in images.items():
+            entity = "label-lesion" if suffix == "mask" else "desc-brain"
+            name = f"sub-0{number}_space-MNI152NLin6Asym_{entity}_{suffix}.nii.gz"
+            nb.save(nb.Nifti1Image(values.astype(np.float32), np.eye(4)), anat / name)
+    return folder
+
+
+def trained_on(model: Path, people: list[str]) -> None:
+    path = model / "configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    path.write_text(json.dumps({**metadata, "training": {"people": people}}))
+
+
+@pytest.mark.parametrize("tta", ["none", "flip"])
+def test_figures_of_every_person_are_written(
+    model: Path, dataset: Path, tmp_path: Path, tta: str
+) -> None:
+    output = tmp_path / "out"
+    assert main([str(model), str(dataset), "--output", str(output), "--tta", tta]) == 0
+    scans = pd.read_csv(output / "scans.tsv", sep="\t").set_index("person")
+    assert list(scans.index) == PEOPLE
+    assert scans["n_reference"].tolist() == [1, 2]
+    assert scans["n_missed"].tolist() == [0, 1]
+    assert scans["n_false_positive"].tolist() == [0, 0]
+    assert (output / "evaluation.png").exists()
+
+
+def test_people_of_the_training_are_left_out_unless_asked_for(
+    model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained_on(model, PEOPLE[:1])
+    command = [str(model), str(dataset), "--output", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert pd.read_csv(tmp_path / "out/scans.tsv", sep="\t")["person"].tolist() == PEOPLE[1:]
+    trained_on(model, PEOPLE)
+    assert main(command) == 66
+    assert PEOPLE[0] in capsys.readouterr().err
+    assert main([*command, "--people-of-training"]) == 0
+    assert pd.read_csv(tmp_path / "out/scans.tsv", sep="\t")["person"].tolist() == PEOPLE
+
+
+def test_threshold_and_minimum_volume_are_those_asked_for(
+    model: Path, dataset: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    options = ["--threshold", "0.7", "--min-lesion-volume", "1000"]
+    assert main([str(model), str(dataset), "--output", str(output), *options]) == 0
+    scans = pd.read_csv(output / "scans.tsv", sep="\t")
+    assert scans["threshold"].tolist() == [0.7, 0.7]
+    assert scans["n_predicted"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("model_name", "dataset_name", "code", "words"),
+    [("none", "labelled", 69, "metadata.json"), ("model", "none", 66, "none is not a folder")],
+    ids=["no model", "no dataset"],
+)
+def test_what_is_not_there_is_told_in_one_line(
+    model: Path,
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    model_name: str,
+    dataset_name: str,
+    code: int,
+    words: str,
+) -> None:
+    assert model.parent == dataset.parent == tmp_path
+    arguments = [str(tmp_path / model_name), str(tmp_path / dataset_name)]
+    assert main([*arguments, "--output", str(tmp_path / "out")]) == code
+    message = capsys.readouterr().err
+    assert words in message
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+def test_the_help_imports_nothing_heavy(command: str) -> None:
+    program = (
+        "import sys\n"
+        f"from bids_lesion_xai.cli.{command} import main\n"
+        "try:\n    main(['--help'])\n"
+        "except SystemExit:\n"
+        "    print('heavy', [m for m in ('torch', 'monai', 'numpy', 'bids') if m in sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    assert answer.stdout.splitlines()[-1] == "heavy []"
+    assert "usage" in answer.stdout

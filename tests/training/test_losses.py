@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses, against their formulas written out in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bids_lesion_xai.training.losses import LOSSES, NormalisedDiceFocal
+from bids_lesion_xai.training.options import LOSS_NAMES
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits and lesions of a patch with a lesion and of one without."""
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 2, 4, 5, 6, generator=random, dtype=torch.float64)
+    lesions = torch.zeros(2, 1, 4, 5, 6, dtype=torch.float64)
+    lesions[0, 0, 1:3, 1:3, 1:3] = 1
+    return logits, lesions
+
+
+def test_the_published_loss_is_its_formula() -> None:
+    logits, lesions = batch()
+    r, terms = 0.001, []
+    for one, truth in zip(logits, lesions[:, 0], strict=True):
+        p = one.softmax(0)[1]
+        h = truth.mean()
+        k = (1 - r) * h / (r * (1 - h)) if truth.any() else 1.0
+        both = (p * truth).sum()
+        terms.append(1 - 2 * both / (k * (p.sum() - both) + truth.sum() + both))
+    q = torch.where(lesions[:, 0] > 0, logits[:, 1].sigmoid(), (-logits[:, 1]).sigmoid())
+    focal = (-((1 - q) ** 2) * q.log()).mean()
+    found = NormalisedDiceFocal()(logits, lesions)
+    assert float(found) == pytest.approx(float(0.5 * sum(terms) / 2 + focal), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSS_NAMES)
+def test_a_loss_is_low_where_the_logits_are_right_and_has_a_finite_gradient(name: str) -> None:
+    logits, lesions = batch()
+    right = 10 * torch.cat([1 - 2 * lesions, 2 * lesions - 1], 1)
+    loss = LOSSES[name]()
+    assert float(loss(right[:1], lesions[:1])) < 0.1 < float(loss(-right[:1], lesions[:1]))
+    for start in (logits, right, -right, torch.zeros_like(logits)):
+        leaf = start.clone().requires_grad_()
+        loss(leaf, lesions).backward()
+        assert torch.isfinite(leaf.grad).all()
+
+
+def test_every_loss_can_be_asked_for() -> None:
+    assert tuple(LOSSES) == LOSS_NAMES

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Synthetic heads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bids_lesion_xai.errors import DataError, NotFoundError
+from bids_lesion_xai.training import anatomy as parts
+from bids_lesion_xai.training.anatomy import NUMBER, load_anatomies, load_anatomy, tissue
+from bids_lesion_xai.training.synthesis import synthesise, synthetic_heads
+
+SIDE = 40
+
+
+def label_map() -> NDArray[np.int32]:
+    """Return nested balls: skull, fluid, cortex, white matter, ventricle with choroid plexus."""
+    radius = np.linalg.norm(np.indices((SIDE,) * 3).T - (SIDE - 1) / 2, axis=-1).T
+    labels = np.zeros((SIDE,) * 3, np.int32)
+    for outer, label in ((18, 515), (17, 24), (16, 3), (13, 2), (4, 4), (1, 136)):
+        labels[radius < outer] = label
+    labels[SIDE // 2 :][labels[SIDE // 2 :] == 2] = 41
+    return labels
+
+
+def write(folder: Path, labels: NDArray[np.int32], name: str = "head") -> Path:
+    path = folder / f"{name}.nii.gz"
+    nb.save(nb.Nifti1Image(labels, np.diag([-1.0, 1, 1, 1])), path)
+    return path
+
+
+@pytest.fixture
+def anatomy(tmp_path: Path) -> NDArray[np.uint8]:
+    return load_anatomy(write(tmp_path, label_map()))
+
+
+def lesion_mask() -> NDArray[np.bool_]:
+    mask = np.zeros((60, 60, 60), bool)
+    mask[16:20, 30:36, 28:34] = mask[40:46, 28:32, 26:29] = True
+    return mask
+
+
+def test_structures_are_told_apart_and_the_map_is_cut_to_the_brain(
+    anatomy: NDArray[np.uint8],
+) -> None:
+    # A ball of radius 16 and 4 voxels around it.
+    assert anatomy.shape == (40, 40, 40)
+    assert (anatomy == NUMBER[parts.WHITE_MATTER]).sum() == np.isin(label_map(), (2, 41)).sum()
+    brain = tissue(anatomy)
+    assert not brain[anatomy == NUMBER[parts.FLUID]].any()
+    assert not brain[anatomy >= parts.FIRST_EXTRACEREBRAL].any()
+    assert brain[anatomy == NUMBER[parts.VENTRICLES]].all()
+
+
+@pytest.mark.parametrize(
+    ("label", "words"), [(999, "unknown labels"), (3, "no white matter")], ids=["unknown", "none"]
+)
+def test_what_is_no_label_map_is_told(tmp_path: Path, label: int, words: str) -> None:
+    labels = label_map()
+    labels[np.isin(labels, (2, 41))] = label
+    with pytest.raises(DataError, match=words):
+        load_anatomy(write(tmp_path, labels))
+
+
+def test_a_folder_without_label_maps_is_told(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no label map"):
+        load_anatomies(tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_head_is_a_scan_of_normalised_images(anatomy: NDArray[np.uint8], seed: int) -> None:
+    head = synthesise(anatomy, [lesion_mask()], np.random.default_rng(seed), name="synthetic/1")
+    assert head.image.shape == (2, *anatomy.shape)
+    assert head.image.dtype == np.float32
+    assert np.isfinite(head.image).all()
+    assert np.array_equal(head.image[0] == 0, head.image[1] == 0)
+    for channel in head.image:
+        inside = channel[head.brain].astype(np.float64)
+        assert abs(inside.mean()) < 1e-3
+        assert inside.std() == pytest.approx(1, abs=1e-3)
+    assert not (head.lesions & ~head.brain).any()
+
+
+def test_heads_depend_on_seed_and_number_alone(anatomy: NDArray[np.uint8]) -> None:
+    few = synthetic_heads([anatomy], [lesion_mask()], count=2, seed=5)
+    more = synthetic_heads([anatomy], [lesion_mask()], count=3, seed=5)
+    for one, same in zip(few, more, strict=False):
+        assert np.array_equal(one.image, same.image)
+        assert np.array_equal(one.lesions, same.lesions)
+    assert not np.array_equal(more[0].image, more[1].image)
+    assert len({head.person for head in more}) == 3
+
+
+def test_lesions_lie_where_lesions_lie_and_are_bright_on_flair(
+    anatomy: NDArray[np.uint8],
+) -> None:
+    heads = synthetic_heads([anatomy], [lesion_mask()], count=12, seed=1)
+    n_with_lesions, brighter = 0, []
+    for head in heads:
+        # A head may be mirrored; the phantom looks the same then.
+        near = parts.tissue(anatomy) & (anatomy != NUMBER[parts.VENTRICLES])
+        assert not (head.lesions & ~near).any()
+        if head.lesions.sum() > 20:
+            n_with_lesions += 1
+            white = (anatomy == NUMBER[parts.WHITE_MATTER]) & ~head.lesions
+            brighter.append(head.image[0][head.lesions].mean() - head.image[0][white].mean())
+    assert n_with_lesions >= 5
+    assert np.mean(brighter) > 0.4
+
+
+def test_without_masks_a_head_has_no_lesion(anatomy: NDArray[np.uint8]) -> None:
+    assert not any(h.lesions.any() for h in synthetic_heads([anatomy], [], count=3, seed=0))
+
+
+def test_contrasts_differ_from_head_to_head(anatomy: NDArray[np.uint8]) -> None:
+    heads = synthetic_heads([anatomy], [], count=8, seed=2)
+    for channel in range(2):
+        means = [
+            head.image[channel][anatomy == NUMBER[parts.CORTEX]].mean()
+            - head.image[channel][anatomy == NUMBER[parts.WHITE_MATTER]].mean()
+            for head in heads
+        ]
+        assert np.std(means) > 0.1
