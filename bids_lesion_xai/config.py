@@ -25,6 +25,8 @@ class RunConfig:
         Whether logits are averaged with those of the mirror image.
     skull_strip : str
         ``auto``, ``force`` or ``skip``.
+    registration : str
+        The same, of FLAIR to T1w.
     method, aggregation, target, engine, noise_rule, baseline : str
         Names of `bids_lesion_xai.explain.catalogue`.
     n_samples : int
@@ -54,6 +56,7 @@ class RunConfig:
     min_lesion_volume_mm3: float
     flip: bool
     skull_strip: str
+    registration: str
     method: str
     aggregation: str
     target: str

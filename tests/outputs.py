@@ -154,6 +154,7 @@ class _Publisher:
 
 _FACTS: Mapping[str, Any] = {
     "Model": _MODEL,
+    "RegistrationMethod": "rigid",
     "RegistrationSimilarity": 0.625,
     "Threshold": 0.5,
     "MinimumVolume_mm3": 6.0,

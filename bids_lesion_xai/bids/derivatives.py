@@ -260,7 +260,12 @@ DERIVATIVES: dict[str, Derivative] = {
             "standard deviations of the brain",
             (
                 *("Sources", "SpatialReference", "SkullStripped"),
-                *("IntensityMean", "IntensityStandardDeviation", "RegistrationSimilarity"),
+                *(
+                    "IntensityMean",
+                    "IntensityStandardDeviation",
+                    "RegistrationMethod",
+                    "RegistrationSimilarity",
+                ),
             ),
         ),
         Derivative(
@@ -280,7 +285,7 @@ DERIVATIVES: dict[str, Derivative] = {
             "Rigid transform of ITK: maps points of T1w space to points of FLAIR space, so it "
             "resamples FLAIR onto T1w",
             {"from": "FLAIR", "to": "T1w", "mode": "image"},
-            facts=("Sources", "RegistrationSimilarity"),
+            facts=("Sources", "RegistrationMethod", "RegistrationSimilarity"),
             standard=False,
         ),
         Derivative(

@@ -109,6 +109,13 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         "the T1w still has a skull (auto)",
     )
     group.add_argument(
+        "--registration",
+        choices=("auto", "force", "skip"),
+        default="auto",
+        help="register FLAIR to T1w always (force), never (skip: the headers are right), or "
+        "unless both are stripped and on one grid already, and match (auto)",
+    )
+    group.add_argument(
         "--model", type=Path, default=DEFAULT_BUNDLE, metavar="FOLDER", help="MONAI bundle"
     )
     group.add_argument(
@@ -263,6 +270,7 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         min_lesion_volume_mm3=options.min_lesion_volume,
         flip=options.tta == "flip",
         skull_strip=options.skull_strip,
+        registration=options.registration,
         **chosen,
         engine=options.engine,
         baseline=options.baseline,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -100,7 +101,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=0.5,
         help="lesion probability, where --cross-validate person does not choose it",
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes that make patches")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=max(1, (os.cpu_count() or 1) // 2),
+        help="processes that make patches",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     return parser
 

@@ -119,6 +119,12 @@ def write_start(
     ants.write_transform(transform, str(path))
 
 
+def write_identity(path: Path) -> None:
+    """Write the transform that leaves every point where it is."""
+    ants = import_ants()
+    ants.write_transform(ants.create_ants_transform("AffineTransform"), str(path))
+
+
 def write_inverse(path: Path, transform_file: Path) -> None:
     """Write the inverse of the linear transform in `transform_file` to `path`."""
     ants = import_ants()

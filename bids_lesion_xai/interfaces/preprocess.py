@@ -40,6 +40,7 @@ from bids_lesion_xai.interfaces.itk import (
     align_rigidly,
     resample,
     without_bias,
+    write_identity,
     write_inverse,
     write_start,
 )
@@ -159,7 +160,9 @@ def _deepbet_mask(conformed_file: str) -> NDArray[np.bool_]:
 class _RegisterInput(BaseInterfaceInputSpec):
     flair_file = File(exists=True, mandatory=True, desc="native FLAIR")
     t1w_file = File(exists=True, mandatory=True, desc="T1w, 1 mm isotropic")
+    native_t1w_file = File(exists=True, mandatory=True, desc="the same T1w as it was recorded")
     brain_mask_file = File(exists=True, mandatory=True, desc="mask on the grid of t1w_file")
+    registration = traits.Enum("auto", "force", "skip", mandatory=True, desc="what to do")
     visit = traits.Str(mandatory=True, desc="name of the visit, for messages")
 
 
@@ -167,10 +170,15 @@ class _RegisterOutput(TraitedSpec):
     flair_file = File(exists=True, desc="FLAIR, resampled once onto the grid of t1w_file")
     flair_to_t1w_file = File(exists=True, desc="rigid transform, ITK text")
     similarity = traits.Float(desc="similarity of FLAIR and T1w inside the brain")
+    method = traits.Enum("rigid", "given", desc="rigid, or given with the images")
 
 
 class RegisterFlair(SimpleInterface):
-    """Register FLAIR rigidly to T1w, resample it once, and refuse a result that does not match."""
+    """Register FLAIR rigidly to T1w, resample it once, and refuse a result that does not match.
+
+    Images that somebody has stripped and put on one grid are taken as registered, if they match:
+    masks drawn on them lie where they were drawn.
+    """
 
     input_spec = _RegisterInput
     output_spec = _RegisterOutput
@@ -181,13 +189,37 @@ class RegisterFlair(SimpleInterface):
             flair = Image(*_load(self.inputs.flair_file))
             inside = _load_mask(self.inputs.brain_mask_file)
             transform_file = Path(runtime.cwd, "flair_to_t1w.txt")
-            registered, score = _register(t1w, flair, inside, transform_file)
+            registered, score, method = self._registered(t1w, flair, inside, transform_file)
             require_match(score, _coverage(flair.grid, t1w.grid, inside, transform_file))
         out_file = nifti.save(Path(runtime.cwd, "flair.nii.gz"), registered, t1w.grid)
         self._results["flair_file"] = str(out_file)
         self._results["flair_to_t1w_file"] = str(transform_file)
         self._results["similarity"] = score
+        self._results["method"] = method
         return runtime
+
+    def _registered(
+        self, t1w: Image, flair: Image, inside: NDArray[np.bool_], transform_file: Path
+    ) -> tuple[NDArray[np.float32], float, str]:
+        """Return FLAIR on T1w's grid, the score, and how that was reached."""
+        wanted = self.inputs.registration
+        native = Image(*_load(self.inputs.native_t1w_file))
+        if wanted == "skip" or (wanted == "auto" and _share_a_grid_and_no_skull(flair, native)):
+            write_identity(transform_file)
+            values = resample(flair, t1w.grid, transform_file)
+            score = similarity(t1w.values, values, inside)
+            if wanted == "skip" or score >= MIN_SIMILARITY:
+                return values, score, "given"
+        return *_register(t1w, flair, inside, transform_file), "rigid"
+
+
+def _share_a_grid_and_no_skull(flair: Image, t1w: Image) -> bool:
+    return (
+        flair.grid.shape == t1w.grid.shape
+        and np.allclose(flair.grid.affine, t1w.grid.affine, atol=1e-3)
+        and brain.is_stripped(flair.values, flair.grid)
+        and brain.is_stripped(t1w.values, t1w.grid)
+    )
 
 
 def _register(
@@ -268,6 +300,7 @@ class Standardise(SimpleInterface):
 class _WriteFactsInput(BaseInterfaceInputSpec):
     skull_strip_method = traits.Str(mandatory=True)
     registration_similarity = traits.Float(mandatory=True)
+    registration_method = traits.Str(mandatory=True)
     flair_mean = traits.Float(mandatory=True)
     flair_standard_deviation = traits.Float(mandatory=True)
     t1w_mean = traits.Float(mandatory=True)

@@ -79,7 +79,10 @@ class Publish(SimpleInterface):
         native = [self.inputs.flair_uri, self.inputs.t1w_uri]
         images = [store.uri("preproc_flair", visit), store.uri("preproc_t1w", visit)]
         space = {"SpatialReference": store.uri("preproc_t1w", visit)}
-        similarity = {"RegistrationSimilarity": found["registration_similarity"]}
+        similarity = {
+            "RegistrationMethod": found["registration_method"],
+            "RegistrationSimilarity": found["registration_similarity"],
+        }
         model = {"Model": settings["Model"]}
         segmentation = {
             key: settings[key] for key in ("Threshold", "MinimumVolume_mm3", "Connectivity")

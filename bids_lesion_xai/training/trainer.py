@@ -77,7 +77,10 @@ def train(
     recipe = _recipe(scans, masks, heads, options)
     done = _resume(folder / "checkpoint.pt", recipe, network, optimiser, schedule)
     losses = _rows(folder / "loss.csv", done)
-    with (folder / "loss.csv").open("w", newline="", encoding="utf-8") as stream:
+    with (
+        _cores_beside_workers(device, options.workers),
+        (folder / "loss.csv").open("w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerows(losses)
         pace = _Pace(options.steps, done)
@@ -112,6 +115,18 @@ def _recipe(
     same = {key: value for key, value in asdict(options).items() if key not in _FREE_TO_CHANGE}
     people = sorted({scan.person for scan in scans})
     return {**same, "people": people, "masks": len(masks), "synthetic_heads": len(heads)}
+
+
+@contextmanager
+def _cores_beside_workers(device: torch.device, workers: int) -> Iterator[None]:
+    """Leave cores to the workers: the threads of a step wait for the one that shares its core."""
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, threads - workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Pace:

@@ -50,7 +50,9 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
     bundle : Bundle
         Read from ``config.model``.
     """
-    preprocess = init_preprocess_wf(skull_strip=config.skull_strip)
+    preprocess = init_preprocess_wf(
+        skull_strip=config.skull_strip, registration=config.registration
+    )
     preprocess.inputs.inputnode.flair_file = str(inputs.flair)
     preprocess.inputs.inputnode.t1w_file = str(inputs.t1w)
     preprocess.inputs.inputnode.visit = inputs.visit.name

@@ -18,7 +18,9 @@ INPUTS = ("flair_file", "t1w_file", "visit")
 OUTPUTS = ("flair_file", "t1w_file", "brain_mask_file", "flair_to_t1w_file", "facts_file")
 
 
-def init_preprocess_wf(*, skull_strip: str, name: str = "preprocess_wf") -> Workflow:
+def init_preprocess_wf(
+    *, skull_strip: str, registration: str, name: str = "preprocess_wf"
+) -> Workflow:
     """Build the graph from the native images of a visit to what the network sees.
 
     T1w is resampled once, onto 1 mm isotropic voxels along its own axes. FLAIR is registered to
@@ -31,6 +33,8 @@ def init_preprocess_wf(*, skull_strip: str, name: str = "preprocess_wf") -> Work
     skull_strip : str
         ``force`` finds the brain with deepbet, ``skip`` takes the foreground of T1w, ``auto``
         chooses.
+    registration : str
+        ``force`` registers FLAIR to T1w, ``skip`` takes the headers as they are, ``auto`` chooses.
     name : str
 
     Inputs
@@ -43,7 +47,7 @@ def init_preprocess_wf(*, skull_strip: str, name: str = "preprocess_wf") -> Work
     flair_file, t1w_file : float32, 1 mm isotropic, normalised inside the brain and 0 outside
     brain_mask_file : uint8, same grid
     flair_to_t1w_file : ITK text; maps points of T1w space to points of FLAIR space
-    facts_file : JSON with ``skull_strip_method``, ``registration_similarity`` and
+    facts_file : JSON with ``skull_strip_method``, ``registration_{method,similarity}`` and
         ``{flair,t1w}_{mean,standard_deviation}``, the brain's intensities before normalisation
 
     References
@@ -54,7 +58,7 @@ def init_preprocess_wf(*, skull_strip: str, name: str = "preprocess_wf") -> Work
     outputnode = Node(IdentityInterface(list(OUTPUTS)), name="outputnode")
     conform = Node(Conform(), name="conform", mem_gb=1)
     brain_mask = Node(BrainMask(skull_strip=skull_strip), name="brain_mask", mem_gb=2)
-    register = Node(RegisterFlair(), name="register_flair", mem_gb=2)
+    register = Node(RegisterFlair(registration=registration), name="register_flair", mem_gb=2)
     t1w = Node(Standardise(), name="standardise_t1w", mem_gb=1)
     flair = Node(Standardise(), name="standardise_flair", mem_gb=1)
     facts = Node(WriteFacts(), name="write_facts")
@@ -67,6 +71,7 @@ def init_preprocess_wf(*, skull_strip: str, name: str = "preprocess_wf") -> Work
             (inputnode, conform, [("t1w_file", "in_file")]),
             (inputnode, brain_mask, [("t1w_file", "native_file")]),
             (inputnode, register, [("flair_file", "flair_file")]),
+            (inputnode, register, [("t1w_file", "native_t1w_file")]),
             (conform, brain_mask, [("out_file", "conformed_file")]),
             (conform, register, [("out_file", "t1w_file")]),
             (conform, t1w, [("out_file", "in_file")]),
@@ -77,6 +82,7 @@ def init_preprocess_wf(*, skull_strip: str, name: str = "preprocess_wf") -> Work
             ),
             (brain_mask, facts, [("method", "skull_strip_method")]),
             (register, facts, [("similarity", "registration_similarity")]),
+            (register, facts, [("method", "registration_method")]),
             (register, outputnode, [("flair_to_t1w_file", "flair_to_t1w_file")]),
             (facts, outputnode, [("facts_file", "facts_file")]),
         ]

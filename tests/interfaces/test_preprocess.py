@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import Grid, centre_of_mass_mm
+from bids_lesion_xai.interfaces import preprocess
 from bids_lesion_xai.interfaces.preprocess import (
     BrainMask,
     Conform,
@@ -167,11 +168,16 @@ def test_no_brain_for_deepbet_is_reported_with_its_visit() -> None:
         _brain_mask("force", grid, np.zeros(grid.shape, np.float32)).run()
 
 
-def _register(flair: NDArray, flair_grid: Grid) -> RegisterFlair:
+def _register(
+    flair: NDArray, flair_grid: Grid, t1w: NDArray | None = None, registration: str = "auto"
+) -> RegisterFlair:
+    t1w_file = _saved("t1w.nii.gz", head(WORK_GRID, T1W) if t1w is None else t1w, WORK_GRID)
     return RegisterFlair(
         flair_file=_saved("flair_native.nii.gz", flair, flair_grid),
-        t1w_file=_saved("t1w.nii.gz", head(WORK_GRID, T1W), WORK_GRID),
+        t1w_file=t1w_file,
+        native_t1w_file=t1w_file,
         brain_mask_file=_saved("mask.nii.gz", brain_mask(WORK_GRID), WORK_GRID),
+        registration=registration,
         visit=VISIT,
     )
 
@@ -199,6 +205,50 @@ def test_a_known_motion_is_found_at_the_edge_of_the_brain(motion: NDArray) -> No
     assert registered_grid.same_as(WORK_GRID)
     assert np.corrcoef(registered[inside], head(WORK_GRID, FLAIR)[inside])[0, 1] > 0.7
     assert result.similarity > 0.5
+    assert result.method == "rigid"
+
+
+@pytest.mark.ants
+@pytest.mark.parametrize(
+    ("registration", "stripped", "least_score", "method"),
+    [
+        ("auto", True, 0.35, "given"),
+        ("skip", False, 0.35, "given"),
+        ("force", True, 0.35, "rigid"),
+        ("auto", False, 0.35, "rigid"),
+        # What does not match cannot have been registered.
+        ("auto", True, 2.0, "rigid"),
+    ],
+)
+def test_stripped_images_on_one_grid_stay_where_they_are(
+    registration: str,
+    stripped: bool,
+    least_score: float,
+    method: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preprocess, "MIN_SIMILARITY", least_score)
+    air = 0 if stripped else np.random.default_rng(0).uniform(0, 20, WORK_GRID.shape)
+    inside = brain_mask(WORK_GRID)
+    flair = np.roll(np.where(inside, head(WORK_GRID, FLAIR), air), 2, axis=1)
+    t1w = np.where(inside, head(WORK_GRID, T1W), air)
+    result = _register(flair, WORK_GRID, t1w, registration).run().outputs
+    assert result.method == method
+    registered, _ = nifti.load(Path(result.flair_file))
+    points_mm = CENTRE_MM[:3] + np.array([[0.0, 0, 0], [30, -20, 10]])
+    moved_mm = _points_mapped(result.flair_to_t1w_file, points_mm) - points_mm
+    if method == "given":
+        np.testing.assert_allclose(registered, flair, rtol=1e-5, atol=1e-3)
+        np.testing.assert_allclose(moved_mm, 0, atol=1e-6)
+    else:
+        np.testing.assert_allclose(np.linalg.norm(moved_mm, axis=1), 2, atol=0.5)
+
+
+@pytest.mark.ants
+def test_headers_that_are_said_to_be_right_and_are_not_are_refused() -> None:
+    far = moved(WORK_GRID, rigid((0, 0, 0), (0, 14, 0)))
+    with pytest.raises(DataError, match="do not match"):
+        _register(head(WORK_GRID, FLAIR), far, registration="skip").run()
 
 
 @pytest.mark.ants
@@ -257,6 +307,7 @@ def test_a_constant_image_is_reported_with_its_visit() -> None:
 def test_facts_are_written_by_name() -> None:
     facts = {
         "skull_strip_method": "deepbet",
+        "registration_method": "rigid",
         "registration_similarity": 0.5,
         "flair_mean": 1.0,
         "flair_standard_deviation": 2.0,

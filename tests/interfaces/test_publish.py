@@ -27,6 +27,7 @@ KEYS = [row.key for row in DERIVATIVES.values() if row.level is Level.VISIT]
 CHANNELS = ("flair", "t1w")
 FOUND = {
     "skull_strip_method": "given",
+    "registration_method": "rigid",
     "registration_similarity": 0.5,
     "flair_mean": 11.0,
     "flair_standard_deviation": 12.0,
@@ -162,6 +163,7 @@ def test_facts_say_what_was_found_of_which_image(store: Store, model: Path) -> N
         assert (image["IntensityMean"], image["IntensityStandardDeviation"]) == (mean, mean + 1)
         assert facts[f"saliency_{channel}"]["InputChannel"].lower() == channel
     assert facts["flair_to_t1w"]["RegistrationSimilarity"] == 0.5
+    assert facts["preproc_flair"]["RegistrationMethod"] == "rigid"
     assert facts["brain_mask"]["SkullStripMethod"] == "given"
     bundle = bundle_of(model)
     expected_model = {

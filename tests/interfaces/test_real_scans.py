@@ -23,7 +23,7 @@ class Person:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             conform = Conform(in_file=native, visit=inputs.visit.name).run()
-            self.t1w = conform.outputs.out_file
+            self.t1w, self.native_t1w = conform.outputs.out_file, native
             brain = BrainMask(
                 conformed_file=self.t1w,
                 native_file=native,
@@ -40,7 +40,9 @@ class Person:
             register = RegisterFlair(
                 flair_file=other.flair,
                 t1w_file=self.t1w,
+                native_t1w_file=self.native_t1w,
                 brain_mask_file=self.brain_mask,
+                registration="auto",
                 visit="sub-01",
             )
             return float(register.run().outputs.similarity)

@@ -13,6 +13,7 @@ from tests.phantoms import FLAIR, T1W, brain_mask, head, moved, oblique_grid, ri
 
 FACTS = {
     "skull_strip_method",
+    "registration_method",
     "registration_similarity",
     *(
         f"{name}_{moment}"
@@ -33,28 +34,32 @@ def _connected(workflow: Workflow, node: str) -> set[str]:
 
 @pytest.mark.parametrize("skull_strip", ["auto", "force", "skip"])
 def test_every_input_of_every_node_is_connected(skull_strip: str) -> None:
-    workflow = init_preprocess_wf(skull_strip=skull_strip)
+    workflow = init_preprocess_wf(skull_strip=skull_strip, registration="force")
+    own = {"brain_mask": {"skull_strip"}, "register_flair": {"registration"}}
     for name in workflow.list_node_names():
         node = workflow.get_node(name)
         if name == "inputnode":
             assert set(node.outputs.copyable_trait_names()) == set(INPUTS)
             continue
-        given = {"skull_strip"} if name == "brain_mask" else set()
+        given = own.get(name, set())
         assert _connected(workflow, name) | given == set(node.inputs.copyable_trait_names())
     assert workflow.get_node("brain_mask").inputs.skull_strip == skull_strip
+    assert workflow.get_node("register_flair").inputs.registration == "force"
     assert _connected(workflow, "outputnode") == set(OUTPUTS)
 
 
-def test_an_unknown_way_of_skull_stripping_is_refused() -> None:
+def test_an_unknown_way_of_doing_it_is_refused() -> None:
     with pytest.raises(Exception, match="skull_strip"):
-        init_preprocess_wf(skull_strip="maybe")
+        init_preprocess_wf(skull_strip="maybe", registration="auto")
+    with pytest.raises(Exception, match="registration"):
+        init_preprocess_wf(skull_strip="auto", registration="maybe")
 
 
 def _workflow(folder: Path) -> Workflow:
     t1w_grid = oblique_grid((1.0, 1.0, 2.0), flips=(-1, -1, 1), degrees=(0, 0, 4))
     flair_grid = oblique_grid((0.9, 0.9, 3.0), flips=(-1, 1, 1))
     folder.mkdir()
-    workflow = init_preprocess_wf(skull_strip="auto")
+    workflow = init_preprocess_wf(skull_strip="auto", registration="auto")
     workflow.base_dir = str(folder)
     workflow.config["execution"] = {"crashdump_dir": str(folder), "stop_on_first_crash": "true"}
     inputs = workflow.get_node("inputnode").inputs
