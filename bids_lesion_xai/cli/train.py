@@ -7,10 +7,10 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bids_lesion_xai.cli.parser import fraction, positive
 from bids_lesion_xai.cli.user import name_the_user
@@ -19,7 +19,6 @@ from bids_lesion_xai.training.options import LOSS_NAMES, NETWORKS, TrainingOptio
 
 if TYPE_CHECKING:
     from bids_lesion_xai.bids.dataset import LabelledFiles
-    from bids_lesion_xai.training.folds import Fold, Material
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -92,6 +91,12 @@ def build_parser() -> argparse.ArgumentParser:
             help=unit,
         )
     parser.add_argument(
+        "--fold-steps",
+        type=positive,
+        default=argparse.SUPPRESS,
+        help="optimiser steps of the networks of --cross-validate (default: as many)",
+    )
+    parser.add_argument(
         "--learning-rate", type=float, default=TrainingOptions.learning_rate, help="peak rate"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and patches")
@@ -129,94 +134,27 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     from bids_lesion_xai.bids.dataset import find_labelled
+    from bids_lesion_xai.models.network import choose_device
     from bids_lesion_xai.training.anatomy import load_anatomies
     from bids_lesion_xai.training.folds import Material
+    from bids_lesion_xai.training.trial import Trial
 
     _check(options)
     files = [entry for dataset in options.datasets for entry in find_labelled(dataset)]
     _require_known(options.leave_out, files)
-    names = {field.name for field in fields(TrainingOptions)}
-    training = TrainingOptions(
-        **{name: value for name, value in vars(options).items() if name in names}
-    )
     anatomies = load_anatomies(options.head_labels) if options.head_labels else []
-    trial = _Trial(options, training, Material(tuple(files), tuple(anatomies)))
+    names = [field.name for field in fields(TrainingOptions) if hasattr(options, field.name)]
+    trial = Trial(
+        Material(tuple(files), tuple(anatomies)),
+        TrainingOptions(**{name: getattr(options, name) for name in names}),
+        fold_steps=getattr(options, "fold_steps", options.steps),
+        threshold=options.threshold,
+        device=choose_device(options.device),
+        output=options.output,
+    )
     for way in options.cross_validate:
         trial.leave_out_each(way)
-    trial.train()
-
-
-class _Trial:
-    """A network for users, and others that tell what it is worth.
-
-    Parameters
-    ----------
-    options : Namespace
-    training : TrainingOptions
-    material : Material
-    """
-
-    def __init__(
-        self, options: argparse.Namespace, training: TrainingOptions, material: Material
-    ) -> None:
-        from bids_lesion_xai.models.network import choose_device
-        from bids_lesion_xai.training.evaluate import Setting
-
-        self._training, self._material = training, material
-        self._output, self._left_out = options.output, options.leave_out
-        self._device = choose_device(options.device)
-        self._default = self._chosen = Setting(options.threshold)
-        self._rows: list[dict[str, Any]] = []
-
-    def leave_out_each(self, way: str) -> None:
-        """Train without each ``person``, or each ``site``, and write what comes of it."""
-        from bids_lesion_xai.training.evaluate import fit
-        from bids_lesion_xai.training.folds import leave_out
-
-        material = self._material
-        groups = {person: [person] for person in material.people}
-        if way == "site":
-            groups = material.sites
-        folder = self._output / "folds" / way
-        folds = [
-            leave_out(material, people, self._training, self._device, folder / name)
-            for name, people in groups.items()
-        ]
-        if way == "person":
-            self._chosen = fit([one for fold in folds for one in fold.predictions])
-        self._judge(way, folds, groups)
-
-    def train(self) -> None:
-        """Train the network for users, and write it as a bundle."""
-        from bids_lesion_xai.training.folds import predict_left_out, train_on
-        from bids_lesion_xai.training.write import write_bundle
-
-        material = self._material
-        if self._left_out:
-            material = material.without(self._left_out)
-        network = train_on(material, self._training, self._device, self._output)
-        if self._left_out:
-            fold = predict_left_out(self._material, self._left_out, network, self._training)
-            self._judge("chosen", [fold], {"chosen": self._left_out})
-        write_bundle(
-            self._output,
-            network,
-            trained_on=material.people,
-            training=self._training,
-            setting=self._chosen,
-            evaluation=self._rows,
-        )
-
-    def _judge(self, way: str, folds: Sequence[Fold], groups: Mapping[str, Sequence[str]]) -> None:
-        from bids_lesion_xai.training.evaluate import fit_on_others
-        from bids_lesion_xai.training.results import write_results
-
-        predictions = [one for fold in folds for one in fold.predictions]
-        free = [one for fold in folds for one in fold.lesion_free]
-        settings = fit_on_others(predictions, groups, self._default)
-        settings |= {one.scan.person: self._chosen for one in free}
-        rows = write_results(self._output / "evaluation" / way, predictions, free, settings)
-        self._rows += [{"left_out": way, **row} for row in rows]
+    trial.train(options.leave_out)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -36,6 +36,7 @@ def write_bundle(
     *,
     trained_on: Sequence[str],
     training: TrainingOptions,
+    fold_steps: int,
     setting: Setting,
     evaluation: Sequence[dict[str, Any]],
 ) -> None:
@@ -49,6 +50,8 @@ def write_bundle(
     trained_on : list of str
         People in the training data.
     training : TrainingOptions
+    fold_steps : int
+        Optimiser steps of the networks in `evaluation`.
     setting : Setting
         Default lesion probability of the bundle, and temperature.
     evaluation : list of dict
@@ -99,7 +102,11 @@ def write_bundle(
             },
         },
         "weights": {"file": WEIGHTS, "sha256": sha256(folder / WEIGHTS)},
-        "training": {"people": list(trained_on), **asdict(training)},
+        "training": {
+            "people": list(trained_on),
+            **asdict(training),
+            "fold_steps": fold_steps,
+        },
         "temperature": round(setting.temperature, 4),
         "evaluation": [_plain(row) for row in evaluation],
     }

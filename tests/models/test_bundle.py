@@ -121,6 +121,7 @@ def test_what_training_writes_is_what_inference_reads(tmp_path: Path) -> None:
         network,
         trained_on=["a/sub-01"],
         training=options,
+        fold_steps=2,
         setting=Setting(0.35),
         evaluation=[{"person": "a/sub-02", "dice": 0.51239, "fdr": math.nan}],
     )
@@ -208,6 +209,7 @@ def test_metadata_follow_the_schema_of_monai(name: str, tmp_path: Path) -> None:
             ARCHITECTURES[name].build(),
             trained_on=["a/sub-01"],
             training=TrainingOptions(network=name),
+            fold_steps=1,
             setting=Setting(0.5),
             evaluation=[],
         )

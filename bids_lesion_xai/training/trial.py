@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network for users, and others, trained without some people, that tell what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bids_lesion_xai.training.evaluate import Setting, fit, fit_on_others
+from bids_lesion_xai.training.folds import Fold, Material, leave_out, predict_left_out, train_on
+from bids_lesion_xai.training.options import TrainingOptions
+from bids_lesion_xai.training.results import write_results
+from bids_lesion_xai.training.write import write_bundle
+
+
+class Trial:
+    """A network for users, and the figures of others trained without who is judged.
+
+    Parameters
+    ----------
+    material : Material
+    options : TrainingOptions
+    fold_steps : int
+        Optimiser steps of the networks that are trained for their figures alone.
+    threshold : float
+        Lesion probability, where none can be chosen on people left out.
+    device : torch device
+    output : Path
+        Receives the bundle, `evaluation`, and a folder of checkpoints in `folds` for each network.
+    """
+
+    def __init__(
+        self,
+        material: Material,
+        options: TrainingOptions,
+        *,
+        fold_steps: int,
+        threshold: float,
+        device: torch.device,
+        output: Path,
+    ) -> None:
+        self._material, self._options = material, options
+        self._fold_options = replace(options, steps=fold_steps)
+        self._default = self._chosen = Setting(threshold)
+        self._device, self._output = device, output
+        self._rows: list[dict[str, Any]] = []
+
+    def leave_out_each(self, way: str) -> None:
+        """Train without each ``person``, or each ``site``, and write what comes of it.
+
+        With ``person``, threshold and temperature of the bundle are chosen on the people left out.
+        """
+        groups = {person: [person] for person in self._material.people}
+        if way == "site":
+            groups = self._material.sites
+        folder = self._output / "folds" / way
+        folds = [
+            leave_out(self._material, people, self._fold_options, self._device, folder / name)
+            for name, people in groups.items()
+        ]
+        if way == "person":
+            self._chosen = fit([one for fold in folds for one in fold.predictions])
+        self._judge(way, folds, groups)
+
+    def train(self, left_out: Sequence[str]) -> None:
+        """Train the network for users without some people, judge it on them, and write it."""
+        kept = self._material.without(left_out) if left_out else self._material
+        network = train_on(kept, self._options, self._device, self._output)
+        if left_out:
+            fold = predict_left_out(self._material, left_out, network, self._options)
+            self._judge("chosen", [fold], {"chosen": left_out})
+        write_bundle(
+            self._output,
+            network,
+            trained_on=kept.people,
+            training=self._options,
+            fold_steps=self._fold_options.steps,
+            setting=self._chosen,
+            evaluation=self._rows,
+        )
+
+    def _judge(self, way: str, folds: Sequence[Fold], groups: Mapping[str, Sequence[str]]) -> None:
+        predictions = [one for fold in folds for one in fold.predictions]
+        free = [one for fold in folds for one in fold.lesion_free]
+        settings = fit_on_others(predictions, groups, self._default)
+        settings |= {one.scan.person: self._chosen for one in free}
+        rows = write_results(self._output / "evaluation" / way, predictions, free, settings)
+        self._rows += [{"left_out": way, **row} for row in rows]
