@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bids_lesion_xai.cli.parser import fraction, not_negative
+from bids_lesion_xai.cli.parser import Formatter, fraction, not_negative
 from bids_lesion_xai.cli.user import name_the_user
 from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3, TTA
 from bids_lesion_xai.errors import LesionXaiError, NotFoundError
@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Segment labelled scans as the app does and compare them with their reference "
         "masks: Dice and normalised Dice, lesion-wise rates, volume, surface distance, lesions by "
         "size, calibration. People whom the model was trained on are left out.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Formatter,
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="MONAI bundle folder")
     parser.add_argument(

@@ -45,7 +45,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+class Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults where there is something to show."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="bids-lesion-xai",
         description="Segment multiple sclerosis lesions in FLAIR and T1w of a BIDS dataset and "
         "explain every single lesion by saliency maps. Research use only.",
-        formatter_class=_Formatter,
+        formatter_class=Formatter,
     )
     parser.add_argument("bids_dir", type=Path, help="root folder of a raw BIDS dataset")
     parser.add_argument("output_dir", type=Path, help="folder for the BIDS derivatives")

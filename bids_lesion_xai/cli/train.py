@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_lesion_xai.cli.parser import fraction, positive
+from bids_lesion_xai.cli.parser import Formatter, fraction, positive
 from bids_lesion_xai.cli.user import name_the_user
 from bids_lesion_xai.errors import LesionXaiError, NotFoundError, UsageError
 from bids_lesion_xai.training.options import LOSS_NAMES, NETWORKS, TrainingOptions
@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="bids-lesion-xai-train",
         description="Train the segmentation network on labelled scans and write a MONAI bundle. "
         "A run that was stopped goes on where it was when the same command is given again.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Formatter,
     )
     parser.add_argument(
         "datasets",
