@@ -14,6 +14,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 # The published reference load of normalised Dice.
 REFERENCE_LOAD = 0.001
+SMOOTHING_VOXELS = 30.0
 
 
 class NormalisedDiceFocal(torch.nn.Module):
@@ -48,8 +49,19 @@ class NormalisedDiceFocal(torch.nn.Module):
 
 
 def _dice_cross_entropy() -> Loss:
-    """Return Dice over the voxels of the whole batch plus cross entropy."""
-    loss: Loss = DiceCELoss(include_background=False, softmax=True, to_onehot_y=True, batch=True)
+    """Return Dice of each patch plus cross entropy.
+
+    Dice takes each patch by itself, so that a patch of small lesions counts as much as one of
+    large ones, and is smoothed, so that false voxels count where there is no lesion:
+    `SMOOTHING_VOXELS` of them cost one half.
+    """
+    loss: Loss = DiceCELoss(
+        include_background=False,
+        softmax=True,
+        to_onehot_y=True,
+        smooth_nr=SMOOTHING_VOXELS,
+        smooth_dr=SMOOTHING_VOXELS,
+    )
     return loss
 
 

@@ -12,7 +12,7 @@ _DARKEST_TISSUE = -1.0
 _MARGIN_VOXELS = 3
 # How lesions of a scan differ from the tissue around them, in brain standard deviations: on real
 # scans most are 0.5 to 1.7 brighter on FLAIR and 0 to 0.9 darker on T1w.
-_FLAIR_BRIGHTENING = (0.7, 1.8)
+_FLAIR_BRIGHTENING = (0.5, 1.7)
 _T1W_DARKENING = (0.0, 0.7)
 
 

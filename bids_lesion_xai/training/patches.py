@@ -79,8 +79,8 @@ def _scanner() -> mt.Compose:
             mt.RandGaussianSmooth((0.3, 0.8), (0.3, 0.8), (0.3, 0.8), prob=0.1),
             mt.RandBiasField(degree=2, coeff_range=(0.0, 0.15), prob=0.2),
             mt.RandAdjustContrast(prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
-            mt.RandScaleIntensity(factors=0.25, prob=0.7),
-            mt.RandShiftIntensity(offsets=0.25, prob=0.7),
+            mt.RandScaleIntensity(factors=0.4, prob=0.8),
+            mt.RandShiftIntensity(offsets=0.3, prob=0.7),
             mt.RandGaussianNoise(prob=0.3, std=0.2),
         ]
     )

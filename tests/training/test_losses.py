@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bids_lesion_xai.training.losses import LOSSES, NormalisedDiceFocal
+from bids_lesion_xai.training.losses import LOSSES, SMOOTHING_VOXELS, NormalisedDiceFocal
 from bids_lesion_xai.training.options import LOSS_NAMES
 
 
@@ -48,3 +48,19 @@ def test_a_loss_is_low_where_the_logits_are_right_and_has_a_finite_gradient(name
 
 def test_every_loss_can_be_asked_for() -> None:
     assert tuple(LOSSES) == LOSS_NAMES
+
+
+def test_every_patch_counts_the_same() -> None:
+    logits, lesions = batch()
+    loss = LOSSES["dice-ce"]()
+    one, other = (loss(logits[i : i + 1], lesions[i : i + 1]) for i in range(2))
+    torch.testing.assert_close(loss(logits, lesions), (one + other) / 2)
+
+
+def test_false_voxels_count_where_there_is_no_lesion() -> None:
+    lesions = torch.zeros(1, 1, 40, 40, 40, dtype=torch.float64)
+    predicted = lesions.clone()
+    predicted.flatten()[: int(SMOOTHING_VOXELS)] = 1
+    logits = 20 * torch.cat([1 - 2 * predicted, 2 * predicted - 1], 1)
+    entropy = 40 * SMOOTHING_VOXELS / lesions.numel()
+    assert float(LOSSES["dice-ce"]()(logits, lesions)) == pytest.approx(0.5 + entropy, rel=1e-6)

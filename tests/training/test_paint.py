@@ -90,3 +90,12 @@ def test_lesions_are_kept_as_often_as_asked() -> None:
     counts = [int(paint(seed, keep=0.5)[1][15, 4, 4]) for seed in range(60)]
     # The standard deviation of a mean of 60 fair draws is 0.065.
     assert abs(np.mean(counts) - 0.5) < 4 * 0.065
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_image_draws_no_less_brightening_than_asked_for(seed: int) -> None:
+    image, rng = brain_image(), np.random.default_rng(seed)
+    painted, _ = paint_lesions(image, shapes(), rng, 1.0, least_brightening=8.0)
+    # A lesion takes 0.7 to 1.4 of it; its texture adds and takes a little.
+    change = (painted - image)[0]
+    assert change[15:17, 15:17, 4:6].mean() > 0.6 * 8
