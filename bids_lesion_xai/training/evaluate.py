@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import special
 
 from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3
 from bids_lesion_xai.lesions.label import label_lesions
@@ -82,13 +83,9 @@ def predict(
 def segment(prediction: Prediction, setting: Setting) -> NDArray[np.bool_]:
     """Return the predicted lesion mask, bool, shape (X, Y, Z)."""
     # Comparing log-odds saves the exponential of every voxel.
-    level = setting.temperature * np.log(setting.threshold / (1 - setting.threshold))
-    labels = label_lesions(
-        prediction.log_odds >= level,
-        float(np.prod(prediction.scan.spacing_mm)),
-        setting.min_volume_mm3,
-    )
-    return labels > 0
+    found = prediction.log_odds >= setting.temperature * special.logit(setting.threshold)
+    voxel_mm3 = float(np.prod(prediction.scan.spacing_mm))
+    return label_lesions(found, voxel_mm3, setting.min_volume_mm3) > 0
 
 
 def figures(
@@ -132,27 +129,11 @@ def curve(prediction: Prediction, temperature: float) -> list[dict[str, float]]:
 
 
 def fit(predictions: Sequence[Prediction]) -> Setting:
-    """Return the temperature and then the threshold that suit these predictions best.
+    """Return the temperature and the threshold that suit these predictions best.
 
     The threshold is the one with the largest mean over people of Dice plus lesion-wise F1.
     """
-    pairs = [_in_brain(prediction) for prediction in predictions]
-    temperature = fit_temperature([odds for odds, _ in pairs], [lesions for _, lesions in pairs])
-    curves: dict[str, list[dict[float, float]]] = {}
-    for prediction in predictions:
-        scores = {}
-        for threshold in THRESHOLDS:
-            predicted = segment(prediction, Setting(threshold, temperature))
-            scores[threshold] = sum(dice_and_f1(predicted, prediction.scan.lesions))
-        curves.setdefault(prediction.scan.person, []).append(scores)
-    by_person = [
-        {
-            threshold: float(np.mean([one[threshold] for one in sessions]))
-            for threshold in THRESHOLDS
-        }
-        for sessions in curves.values()
-    ]
-    return Setting(choose_threshold(by_person), temperature)
+    return _fit([(prediction, _scores(prediction)) for prediction in predictions])
 
 
 def fit_on_others(
@@ -170,12 +151,37 @@ def fit_on_others(
     default : Setting
         Where there is nobody outside the group.
     """
+    scored = [(prediction, _scores(prediction)) for prediction in predictions]
     settings = {}
     for people in groups.values():
-        others = [one for one in predictions if one.scan.person not in people]
-        setting = fit(others) if others else default
+        others = [one for one in scored if one[0].scan.person not in people]
+        setting = _fit(others) if others else default
         settings.update(dict.fromkeys(people, setting))
     return settings
+
+
+def _scores(prediction: Prediction) -> dict[float, float]:
+    """Return Dice plus lesion-wise F1 at each of `THRESHOLDS`, before any temperature."""
+    scores = {}
+    for threshold in THRESHOLDS:
+        predicted = segment(prediction, Setting(threshold))
+        scores[threshold] = sum(dice_and_f1(predicted, prediction.scan.lesions))
+    return scores
+
+
+def _fit(scored: Sequence[tuple[Prediction, dict[float, float]]]) -> Setting:
+    pairs = [_in_brain(prediction) for prediction, _ in scored]
+    temperature = fit_temperature([odds for odds, _ in pairs], [lesions for _, lesions in pairs])
+    sessions: dict[str, list[dict[float, float]]] = {}
+    for prediction, scores in scored:
+        sessions.setdefault(prediction.scan.person, []).append(scores)
+    by_person = [
+        {threshold: float(np.mean([one[threshold] for one in own])) for threshold in THRESHOLDS}
+        for own in sessions.values()
+    ]
+    # The temperature moves the probability of the voxels that are just lesion.
+    log_odds = special.logit(choose_threshold(by_person)) / temperature
+    return Setting(round(float(special.expit(log_odds)), 3), temperature)
 
 
 def _in_brain(prediction: Prediction) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
