@@ -17,7 +17,7 @@ from bids_lesion_xai.lesions.label import CONNECTIVITY
 from bids_lesion_xai.training.losses import REFERENCE_LOAD
 
 # Lower edges of the classes of lesion size.
-SIZE_CLASSES_MM3 = {"under 10": 0.0, "10 to 50": 10.0, "50 to 250": 50.0, "250 and more": 250.0}
+SIZE_CLASSES_MM3 = {"<10": 0.0, "10-50": 10.0, "50-250": 50.0, ">=250": 250.0}
 _NOTABLE_MM3 = 10.0
 _LEAST_IOU = 0.25
 

@@ -30,6 +30,9 @@ AVERAGED = (
     "calibration_error",
 )
 
+# Told apart by colour-blind readers (Okabe and Ito, "Color universal design", 2008).
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00")
+
 
 def write_results(
     folder: Path,
@@ -100,16 +103,16 @@ def by_person(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Return a figure of the tables `people`, `lesion_sizes` and `reliability`."""
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = Figure(figsize=(13, 4.6), layout="constrained")
     overlap, size, calibration = figure.subplots(1, 3)
     people = tables["people"]
     positions = np.arange(len(people))
-    for offset, (column, name) in enumerate((("dice", "Dice"), ("f1", "lesion-wise F1"))):
-        overlap.barh(positions + 0.38 * offset, people[column], 0.36, label=name)
+    shown = (("dice", "Dice"), ("f1", "lesion-wise F1"))
+    for offset, ((column, name), colour) in enumerate(zip(shown, _COLOURS[:2], strict=True)):
+        overlap.barh(positions + 0.38 * offset, people[column], 0.36, label=name, color=colour)
     overlap.set_yticks(positions + 0.19, people["person"])
     overlap.invert_yaxis()
     overlap.set(xlim=(0, 1), title="People")
-    overlap.legend()
 
     sums = tables["lesion_sizes"].drop(columns=["person", "session"]).groupby("size_mm3").sum()
     sums = sums.reindex(list(SIZE_CLASSES_MM3))
@@ -118,22 +121,27 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
         "reference lesions found": 1 - sums["n_missed"] / sums["n_reference"],
         "predicted lesions false": sums["n_false_positive"] / sums["n_predicted"],
     }
-    for offset, (name, values) in enumerate(parts.items()):
-        size.bar(positions + 0.38 * offset, values, 0.36, label=name)
+    for offset, ((name, values), colour) in enumerate(
+        zip(parts.items(), _COLOURS[2:], strict=True)
+    ):
+        size.bar(positions + 0.38 * offset, values, 0.36, label=name, color=colour)
     size.set_xticks(positions + 0.19, sums.index)
     size.set(ylim=(0, 1), title="Lesions by size", xlabel="volume in mm³")
-    size.legend()
 
     calibration.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    for stage, curve_of_stage in tables["reliability"].groupby("log_odds", sort=False):
+    stages = tables["reliability"].groupby("log_odds", sort=False)
+    for (stage, curve_of_stage), colour in zip(stages, _COLOURS[:2], strict=True):
         weight = curve_of_stage["n_voxels"]
         columns = ["probability", "lesion_part"]
         weighted = (
             curve_of_stage[columns].mul(weight, axis=0).groupby(curve_of_stage["from"]).sum()
         )
         points = weighted.div(weight.groupby(curve_of_stage["from"]).sum(), axis=0)
-        calibration.plot(points["probability"], points["lesion_part"], marker="o", label=stage)
+        line = points["probability"], points["lesion_part"]
+        calibration.plot(*line, marker="o", label=f"log-odds {stage}", color=colour)
     calibration.set(xlim=(0, 1), ylim=(0, 1), title="Calibration", xlabel="predicted probability")
     calibration.set_ylabel("part of the voxels that is lesion")
-    calibration.legend()
+    for axes in (overlap, size, calibration):
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12), "frameon": False}
+        axes.legend(ncols=2, **below)
     return figure
