@@ -46,7 +46,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="label maps of whole heads (FreeSurfer's numbers) that synthetic heads are made from",
     )
     parser.add_argument(
-        "--synthetic-heads", type=positive, default=60, help="number of synthetic heads"
+        "--synthetic-heads",
+        type=positive,
+        default=TrainingOptions.synthetic_heads,
+        help="number of synthetic heads",
     )
     parser.add_argument(
         "--synthetic-share",

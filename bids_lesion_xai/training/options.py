@@ -41,12 +41,12 @@ class TrainingOptions:
     """
 
     steps: int = 3000
-    batch_size: int = 2
-    patch_size: int = 80
-    learning_rate: float = 1e-3
+    batch_size: int = 4
+    patch_size: int = 64
+    learning_rate: float = 2e-3
     network: str = "unet"
     loss: str = "dice-ce"
-    synthetic_heads: int = 60
+    synthetic_heads: int = 80
     synthetic_share: float = 0.4
     seed: int = 0
     workers: int = 1
