@@ -22,7 +22,18 @@ from bids_lesion_xai.training.architectures import ARCHITECTURES
 from tests.training.test_synthesis import label_map
 
 PEOPLE = ["labelled/sub-01", "labelled/sub-02"]
-QUICK = ["--steps", "1", "--patch-size", "16", "--workers", "0", "--device", "cpu"]
+QUICK = [
+    "--steps",
+    "1",
+    "--patch-size",
+    "16",
+    "--batch-size",
+    "2",
+    "--workers",
+    "0",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.fixture
