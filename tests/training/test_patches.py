@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from bids_lesion_xai.training.patches import Patches, ThickSlices
+from bids_lesion_xai.training.patches import Patches, ThickSlices, _cut_slab, _Shapes
 from bids_lesion_xai.training.scans import LabelledScan
 
 SIZE = 16
@@ -106,3 +108,49 @@ def test_thick_slices_keep_the_shape_and_the_mean() -> None:
         assert float(changed.var()) < float(image.var())
         assert abs(float(changed.mean() - image.mean())) < 0.02
     assert torch.equal(ThickSlices(prob=0.0)(image), image)
+
+
+def test_heads_are_drawn_as_often_as_asked() -> None:
+    scans, heads = [scan("a/sub-01", 1)], [scan("synthetic/sub-0001", 5)]
+
+    def items(**options: Any) -> list[dict[str, torch.Tensor]]:
+        source = Patches(**options, masks=[], patch_size=SIZE, length=40, seed=0)
+        return [source[i] for i in range(40)]
+
+    real, synthetic = items(scans=scans), items(scans=[], heads=heads)
+    for share, expected in ((0.0, real), (1.0, synthetic)):
+        mixed = items(scans=scans, heads=heads, synthetic_share=share)
+        assert all(map(same, mixed, expected))
+    mixed = items(scans=scans, heads=heads, synthetic_share=0.3)
+    n_synthetic = sum(map(same, mixed, synthetic))
+    assert n_synthetic + sum(map(same, mixed, real)) == 40
+    # The standard deviation of 40 draws is 2.9.
+    assert abs(n_synthetic - 12) < 4 * 2.9
+
+
+def test_small_lesions_are_the_centre_of_a_patch_as_often_as_large_ones() -> None:
+    mask = np.zeros(SHAPE, bool)
+    mask[4:20, 4:20, 4:20] = True
+    mask[30, 30, 30] = mask[38, 36, 40] = True
+    middles = _Shapes(mask).middles
+    places = np.transpose(np.unravel_index(np.sort(middles), SHAPE))
+    assert len(places) == 3
+    assert all(mask[tuple(place)] for place in places)
+    assert places[1:].tolist() == [[30, 30, 30], [38, 36, 40]]
+    assert np.abs(places[0] - 12).max() <= 8
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_beyond_the_slab_flair_is_dark_and_no_lesion_is_seen(seed: int) -> None:
+    flair = torch.rand(1, SIZE, SIZE, SIZE) + 0.5
+    flair[:, :3] = 0
+    lesions = torch.ones(1, SIZE, SIZE, SIZE)
+    before = flair.clone()
+    _cut_slab(flair, lesions, np.random.default_rng(seed))
+    beyond = lesions == 0
+    assert 0 < beyond.float().mean() < 0.4
+    dark = flair[beyond & (before != 0)]
+    assert len(dark.unique()) <= 1
+    assert (dark <= -2).all()
+    assert torch.equal(flair[~beyond], before[~beyond])
+    assert (flair[before == 0] == 0).all()
