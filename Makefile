@@ -28,7 +28,7 @@ lint: $(READY)
 
 check: lint test
 
-# Writes the README's table of outputs and .bidsignore anew from bids_lesion_xai/bids/derivatives.py.
+# Writes the generated parts of README and of the model card anew.
 readme: $(READY)
 	$(BIN)/python -m tests.test_repository
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from bids_lesion_xai.bids.derivatives import DERIVATIVES, bidsignore
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.cli.parser import build_parser
 from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE
+from bids_lesion_xai.training.results import by_person
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -37,28 +39,53 @@ def outputs_table() -> str:
 
 
 def model_figures() -> str:
-    """Return README's table of what the shipped model reaches, as Markdown."""
+    """Return what networks trained without who is judged reach, as Markdown."""
     metadata = json.loads((DEFAULT_BUNDLE / "configs/metadata.json").read_text(encoding="utf-8"))
+    rows = metadata["evaluation"]
+    parts = []
+    for way in dict.fromkeys(row["left_out"] for row in rows):
+        own = [row for row in rows if row["left_out"] == way]
+        real = [row for row in own if not row["person"].startswith("synthetic/")]
+        parts.append(f"Each {way} left out:\n\n{_figures_of_scans(real)}")
+        free = [row["n_false_positive_over_10mm3"] for row in own if row not in real]
+        if free:
+            counts = ", ".join(map(str, free))
+            parts.append(f"Lesions above 10 mm³ on lesion-free synthetic heads: {counts}.")
+    return "\n\n".join(parts)
+
+
+def _figures_of_scans(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| left out | trained on | Dice | lesions found | false lesions | volume (mL) "
-        "| reference (mL) |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| scan | Dice | normalised Dice | lesion F1 | lesions found "
+        "| false lesions, above 10 mm³ | volume (mL) | reference (mL) | surface distance (mm) |",
+        f"|{' --- |' * 9}",
     ]
-    for row in metadata["evaluation"]:
-        scan = f"{row['person']} {row['session']}".strip()
+    for row in rows:
         found = f"{row['n_reference'] - row['n_missed']} of {row['n_reference']}"
-        false = f"{row['n_false_positive']} of {row['n_predicted']}"
-        volumes = (row[key] / 1000 for key in ("volume_mm3", "reference_volume_mm3"))
-        cells = [scan, ", ".join(row["trained_on"]), f"{row['dice']:.2f}", found, false]
-        cells += [f"{volume:.1f}" for volume in volumes]
+        false = (
+            f"{row['n_false_positive']} of {row['n_predicted']}, "
+            f"{row['n_false_positive_over_10mm3']}"
+        )
+        cells = [f"{row['person']} {row['session']}".strip()]
+        cells += [f"{row[key]:.2f}" for key in ("dice", "normalised_dice", "f1")]
+        cells += [found, false]
+        cells += [f"{row[key] / 1000:.1f}" for key in ("volume_mm3", "reference_volume_mm3")]
+        cells.append(f"{row['surface_distance_mm']:.1f}")
         lines.append(f"| {' | '.join(cells)} |")
+    mean = by_person(rows).iloc[-1]
+    cells = ["mean of people", *(f"{mean[key]:.2f}" for key in ("dice", "normalised_dice", "f1"))]
+    cells += ["", f"{mean['n_false_positive']:.0f}, {mean['n_false_positive_over_10mm3']:.0f}"]
+    cells += ["", "", f"{mean['surface_distance_mm']:.1f}"]
+    lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+CARD = DEFAULT_BUNDLE / "docs/README.md"
 GENERATED = {
-    "outputs": outputs_table,
-    "bidsignore": lambda: f"```\n{bidsignore()}```",
-    "model figures": model_figures,
+    (README, "outputs"): outputs_table,
+    (README, "bidsignore"): lambda: f"```\n{bidsignore()}```",
+    (README, "model figures"): model_figures,
+    (CARD, "model figures"): model_figures,
 }
 
 
@@ -66,11 +93,11 @@ def _block(name: str) -> re.Pattern[str]:
     return re.compile(rf"(<!-- {name}: begin[^>]*-->\n)(.*?)(\n<!-- {name}: end -->)", re.DOTALL)
 
 
-@pytest.mark.parametrize("name", GENERATED)
-def test_generated_parts_of_readme_are_current(name: str) -> None:
-    shown = _block(name).search(README.read_text(encoding="utf-8"))
+@pytest.mark.parametrize(("path", "name"), GENERATED)
+def test_generated_parts_are_current(path: Path, name: str) -> None:
+    shown = _block(name).search(path.read_text(encoding="utf-8"))
     assert shown is not None
-    assert shown[2] == GENERATED[name](), "run: make readme"
+    assert shown[2] == GENERATED[path, name](), "run: make readme"
 
 
 def test_quick_start_has_exactly_two_commands() -> None:
@@ -186,15 +213,15 @@ def test_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
     assert files - held == set()
 
 
-def write_readme() -> None:
-    """Write the generated parts of README anew."""
-    text = README.read_text(encoding="utf-8")
-    for name, render in GENERATED.items():
+def write_generated() -> None:
+    """Write the generated parts of README and model card anew."""
+    for (path, name), render in GENERATED.items():
+        text = path.read_text(encoding="utf-8")
         found = _block(name).search(text)
         assert found is not None
         text = text[: found.start(2)] + render() + text[found.end(2) :]
-    README.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    write_readme()
+    write_generated()
