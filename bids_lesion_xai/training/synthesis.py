@@ -33,6 +33,8 @@ _LESION_FREE = 0.2
 _NO_LARGE_LESION = 0.4
 _TWO_PEOPLE = 0.5
 _BIG_LESION_VOXELS = 300
+# First and last plane of the brain, as fractions of the sides of the MNI152 grid (RAS+).
+_BRAIN_IN_MNI = ((0.14, 0.86), (0.12, 0.88), (0.08, 0.80))
 # Where lesions of multiple sclerosis lie: white matter, brainstem and middle cerebellar peduncles,
 # and the layer of cortex that a juxtacortical lesion reaches into.
 _WHERE_LESIONS_LIE = (
@@ -229,7 +231,6 @@ def _place(mask: Mask, anatomy: NDArray[np.uint8], rng: np.random.Generator) -> 
         labels, _ = ndimage.label(mask)
         sizes = np.bincount(labels.ravel())
         mask = mask & (sizes <= _BIG_LESION_VOXELS)[labels]
-    # MNI152 leaves the same margins around every brain; see `_BRAIN_IN_MNI`.
     index = []
     for side, grid, (low, high) in zip(anatomy.shape, mask.shape, _BRAIN_IN_MNI, strict=True):
         shift = rng.normal(0, 0.015)
@@ -237,10 +238,6 @@ def _place(mask: Mask, anatomy: NDArray[np.uint8], rng: np.random.Generator) -> 
         index.append(np.clip((relative * grid).astype(int), 0, grid - 1))
     numbers = [NUMBER[name] for name in _WHERE_LESIONS_LIE]
     return mask[np.ix_(*index)] & np.isin(anatomy, numbers)
-
-
-# First and last plane of the brain, as fractions of the sides of the MNI152 grid (RAS+).
-_BRAIN_IN_MNI = ((0.14, 0.86), (0.12, 0.88), (0.08, 0.80))
 
 
 def _normalised(channel: Image, brain: Mask) -> Image:
