@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from bids_lesion_xai.cli.labelled import add_datasets, require_datasets, run_command
 from bids_lesion_xai.cli.parser import Formatter, fraction, not_negative
-from bids_lesion_xai.cli.user import name_the_user
 from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3, TTA
-from bids_lesion_xai.errors import LesionXaiError, NotFoundError
+from bids_lesion_xai.errors import NotFoundError
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=Formatter,
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="MONAI bundle folder")
-    parser.add_argument(
-        "datasets",
-        nargs="+",
-        type=Path,
-        metavar="DATASET",
-        help="BIDS derivative dataset with skull-stripped FLAIR and T1w (desc-brain or "
-        "desc-preproc) and lesion masks (label-lesion or label-L) on one 1 mm grid",
-    )
+    add_datasets(parser)
     parser.add_argument(
         "--output", type=Path, required=True, help="folder of the tables and the figure"
     )
@@ -68,18 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` and return the exit code."""
-    options = build_parser().parse_args(argv)
-    name_the_user()
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
-    )
-    logging.getLogger("bidsschematools").setLevel(logging.WARNING)
-    try:
-        _run(options)
-    except LesionXaiError as error:
-        sys.stderr.write(f"bids-lesion-xai-evaluate: {error}\n")
-        return error.exit_code
-    return 0
+    return run_command(build_parser(), _run, argv)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -91,7 +71,7 @@ def _run(options: argparse.Namespace) -> None:
     from bids_lesion_xai.training.results import write_results
     from bids_lesion_xai.training.scans import load_scans
 
-    _require_folders(options.datasets)
+    require_datasets(options.datasets)
     bundle = read_bundle(options.model)
     predictor = load_predictor(bundle, choose_device(options.device), flip=options.tta == "flip")
     left_out = () if options.people_of_training else bundle.trained_on
@@ -114,10 +94,3 @@ def _run(options: argparse.Namespace) -> None:
     settings = {scan.person: setting for scan in scans}
     write_results(options.output, predictions, [], settings)
     log.info("wrote %s", options.output)
-
-
-def _require_folders(datasets: Sequence[Path]) -> None:
-    for dataset in datasets:
-        if not dataset.is_dir():
-            message = f"{dataset} is not a folder; a BIDS derivative dataset is expected."
-            raise NotFoundError(message)

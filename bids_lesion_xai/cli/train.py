@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bids_lesion_xai.cli.labelled import add_datasets, require_datasets, run_command
 from bids_lesion_xai.cli.parser import Formatter, fraction, positive
-from bids_lesion_xai.cli.user import name_the_user
-from bids_lesion_xai.errors import LesionXaiError, NotFoundError, UsageError
+from bids_lesion_xai.errors import NotFoundError, UsageError
 from bids_lesion_xai.training.options import LOSS_NAMES, NETWORKS, TrainingOptions
 
 if TYPE_CHECKING:
@@ -29,15 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
         "A run that was stopped goes on where it was when the same command is given again.",
         formatter_class=Formatter,
     )
-    parser.add_argument(
-        "datasets",
-        nargs="+",
-        type=Path,
-        metavar="DATASET",
-        help="BIDS derivative dataset with skull-stripped FLAIR and T1w (desc-brain or "
-        "desc-preproc) and lesion masks (label-lesion or label-L) on one 1 mm grid; masks "
-        "without images serve as shapes of painted lesions",
-    )
+    add_datasets(parser, "; masks without images serve as shapes of painted lesions")
     parser.add_argument("--output", type=Path, required=True, help="bundle folder to write")
     parser.add_argument(
         "--head-labels",
@@ -121,18 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` and return the exit code."""
-    options = build_parser().parse_args(argv)
-    name_the_user()
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
-    )
-    logging.getLogger("bidsschematools").setLevel(logging.WARNING)
-    try:
-        _run(options)
-    except LesionXaiError as error:
-        sys.stderr.write(f"bids-lesion-xai-train: {error}\n")
-        return error.exit_code
-    return 0
+    return run_command(build_parser(), _run, argv)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -163,10 +142,7 @@ def _run(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     from bids_lesion_xai.training.architectures import ARCHITECTURES
 
-    for dataset in options.datasets:
-        if not dataset.is_dir():
-            message = f"{dataset} is not a folder; a BIDS derivative dataset is expected."
-            raise NotFoundError(message)
+    require_datasets(options.datasets)
     if options.head_labels and not options.head_labels.is_dir():
         message = f"--head-labels {options.head_labels}: a folder of label maps is expected."
         raise NotFoundError(message)

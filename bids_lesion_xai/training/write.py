@@ -23,10 +23,6 @@ from bids_lesion_xai.training.options import TrainingOptions
 
 WEIGHTS = "models/model.safetensors"
 BUNDLE_VERSION = "0.2.0"
-CHANGELOG = {
-    "0.1.0": "first weights, of four scans alone",
-    "0.2.0": "trained on synthetic heads too; calibrated on people left out",
-}
 _SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 
 
@@ -68,7 +64,6 @@ def write_bundle(
     metadata = {
         "schema": _SCHEMA,
         "version": BUNDLE_VERSION,
-        "changelog": CHANGELOG,
         "name": name,
         "task": "Segmentation of multiple sclerosis lesions in FLAIR and T1w",
         "description": "White-matter lesions of multiple sclerosis. Research use only.",

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from bids_lesion_xai.models.inference import Predictor
 from bids_lesion_xai.training.evaluate import (
@@ -23,17 +22,7 @@ from bids_lesion_xai.training.evaluate import (
 )
 from bids_lesion_xai.training.results import by_person, write_results
 from bids_lesion_xai.training.scans import LabelledScan
-
-SHAPE = (20, 12, 10)
-ONE_MM = (1.0, 1.0, 1.0)
-
-
-def mask(*boxes: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return bars of 2 x 2 voxels across that begin and end at these x."""
-    bars = np.zeros(SHAPE, bool)
-    for first, stop in boxes:
-        bars[first:stop, 4:6, 4:6] = True
-    return bars
+from tests.training.test_metrics import ONE_MM, SHAPE, mask
 
 
 class FlairIsTheLogit(torch.nn.Module):
