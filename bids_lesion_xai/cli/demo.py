@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from bids_lesion_xai.cli.parser import whole
 from bids_lesion_xai.errors import LesionXaiError
 
 
@@ -24,15 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="OUT",
         help="folder to make; one that holds this demo already is left as it is",
     )
-    parser.add_argument("--seed", type=_seed, default=0, help="determines every voxel")
+    parser.add_argument("--seed", type=whole, default=0, help="determines every voxel")
     return parser
-
-
-def _seed(text: str) -> int:
-    seed = int(text)
-    if seed < 0:
-        raise ValueError
-    return seed
 
 
 def main(argv: list[str] | None = None) -> int:

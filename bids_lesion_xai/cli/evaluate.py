@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 
 from bids_lesion_xai.cli.labelled import add_datasets, require_datasets, run_command
-from bids_lesion_xai.cli.parser import Formatter, fraction, not_negative
+from bids_lesion_xai.cli.parser import Formatter, device, fraction, not_negative
 from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3, TTA
 from bids_lesion_xai.errors import NotFoundError
 
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="do not leave out people whom the model was trained on",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
     return parser
 
 

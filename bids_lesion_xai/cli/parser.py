@@ -151,7 +151,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--target-error",
-        type=_above_zero,
+        type=above_zero,
         metavar="F",
         help="stop a lesion before N samples when the standard error of its peak saliency is at "
         "most this fraction of the peak",
@@ -195,7 +195,7 @@ def _add_resources(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--device",
-        type=_device,
+        type=device,
         default="auto",
         help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one",
     )
@@ -208,7 +208,7 @@ def _add_resources(parser: argparse.ArgumentParser) -> None:
     _add_choice(group, "--engine", ENGINES, "how gradients are computed, all exact: ", "auto")
     group.add_argument(
         "--explain-mem-gb",
-        type=_above_zero,
+        type=above_zero,
         default=1.5,
         metavar="GB",
         help="memory for the samples of one explanation that are computed side by side; one "
@@ -304,7 +304,13 @@ def not_negative(text: str) -> float:
     return _number(float, text, lambda number: 0 <= number < inf, "a number of at least 0")
 
 
-def _above_zero(text: str) -> float:
+def whole(text: str) -> int:
+    """Return the whole number from 0 to 2^32 - 1 that `text` states; for argparse."""
+    return _number(int, text, lambda number: 0 <= number < 2**32, "a whole number from 0 to 4294967295")
+
+
+def above_zero(text: str) -> float:
+    """Return the number above 0 that `text` states; for argparse."""
     return _number(float, text, lambda number: 0 < number < inf, "a number above 0")
 
 
@@ -324,7 +330,8 @@ def _number(kind: type[_N], text: str, accept: Callable[[_N], bool], expected: s
     return number
 
 
-def _device(text: str) -> str:
+def device(text: str) -> str:
+    """Return `text` if it may name a device; for argparse."""
     if not _DEVICE.fullmatch(text):
         message = f"{text}: auto, cpu, cuda or cuda:N is expected"
         raise argparse.ArgumentTypeError(message)

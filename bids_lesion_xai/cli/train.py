@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_lesion_xai.cli.labelled import add_datasets, require_datasets, run_command
-from bids_lesion_xai.cli.parser import Formatter, fraction, positive
+from bids_lesion_xai.cli.parser import (
+    Formatter,
+    above_zero,
+    device,
+    fraction,
+    positive,
+    whole,
+)
 from bids_lesion_xai.errors import NotFoundError, UsageError
 from bids_lesion_xai.training.options import LOSS_NAMES, NETWORKS, TrainingOptions
 
@@ -90,9 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="optimiser steps of the networks of --cross-validate (default: as many)",
     )
     parser.add_argument(
-        "--learning-rate", type=float, default=TrainingOptions.learning_rate, help="peak rate"
+        "--learning-rate", type=above_zero, default=TrainingOptions.learning_rate, help="peak rate"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and patches")
+    parser.add_argument("--seed", type=whole, default=0, help="seed of weights and patches")
     parser.add_argument(
         "--threshold",
         type=fraction,
@@ -101,11 +108,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=whole,
         default=max(1, (os.cpu_count() or 1) // 2),
         help="processes that make patches",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
     return parser
 
 

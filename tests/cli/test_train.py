@@ -196,6 +196,26 @@ def test_what_cannot_be_trained_is_told_in_one_line(
     assert message.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--seed", value) for value in ("-1", "x", str(2**32))),
+        *(("--workers", value) for value in ("-1", "all")),
+        *(("--learning-rate", value) for value in ("0", "-1", "inf", "nan", "fast")),
+        *(("--steps", value) for value in ("0", "1.5")),
+        ("--synthetic-share", "1.5"),
+        ("--device", "tpu"),
+    ],
+)
+def test_a_bad_value_is_refused_with_the_name_of_its_option(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["data", "--output", "bundle", option, value])
+    assert end.value.code == 2
+    assert f"argument {option}: {value}: " in capsys.readouterr().err
+
+
 def test_a_dataset_that_is_not_there_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
