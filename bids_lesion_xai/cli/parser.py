@@ -305,8 +305,9 @@ def not_negative(text: str) -> float:
 
 
 def whole(text: str) -> int:
-    """Return the whole number from 0 to 2^32 - 1 that `text` states; for argparse."""
-    return _number(int, text, lambda number: 0 <= number < 2**32, "a whole number from 0 to 4294967295")
+    """Return the whole number from 0 to 4294967295 that `text` states; for argparse."""
+    expected = "a whole number from 0 to 4294967295"
+    return _number(int, text, lambda number: 0 <= number < 2**32, expected)
 
 
 def above_zero(text: str) -> float:
