@@ -3,8 +3,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+# Names of nipype's plugins.
+LOCAL = "MultiProc"
+SCHEDULERS = ("SLURM", "SGE", "PBS", "LSF", "OAR", "Condor")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """Who runs the visits: this machine, or the scheduler of a cluster.
+
+    Parameters
+    ----------
+    name : str
+        `LOCAL`, or one of `SCHEDULERS`: then every visit is a job of its own.
+    args : dict
+        What nipype hands to the plugin.
+    """
+
+    name: str = LOCAL
+    args: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,7 +61,13 @@ class RunConfig:
     allow_tf32 : bool
     memory_gb : float
         For the samples of one explanation that are computed side by side.
-    n_procs, omp_n_threads : int
+    plugin : Plugin
+    n_procs : int
+        Cores to use in all, or in each job of a scheduler.
+    total_memory_gb : float
+        The same of memory.
+    omp_n_threads : int
+        Cores that one process uses for the network.
     validate : bool
         Whether the BIDS validator looks at the input first.
     verbosity : int
@@ -70,7 +98,9 @@ class RunConfig:
     device: str
     allow_tf32: bool
     memory_gb: float
+    plugin: Plugin
     n_procs: int
+    total_memory_gb: float
     omp_n_threads: int
     validate: bool
     verbosity: int

@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bids_lesion_xai import __version__
-from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.cli.plugin import read_plugin
+from bids_lesion_xai.cli.resources import cores
+from bids_lesion_xai.cli.resources import memory_gb as machine_memory_gb
+from bids_lesion_xai.config import SCHEDULERS, Plugin, RunConfig
 from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3, TTA
+from bids_lesion_xai.errors import UsageError
 from bids_lesion_xai.explain.catalogue import (
     AGGREGATIONS,
     BASELINES,
@@ -42,6 +46,11 @@ _PRESETS: dict[str, dict[str, Any]] = {
     },
     "published": {**PUBLISHED, "noise_rule": "flair-range"},
 }
+# What a visit takes that is a job of a cluster, unless told otherwise.
+_JOB_CORES = 4
+_JOB_MEMORY_GB = 8.0
+_MEMORY_PART = 0.9
+_MOST_OMP_THREADS = 8
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -190,8 +199,9 @@ def _add_resources(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         *("-w", "--work-dir", "--work_dir"),
         type=Path,
-        default=Path(tempfile.gettempdir()) / f"bids_lesion_xai_work_{os.getuid()}",
-        help="folder for intermediate files; an unchanged step is not run again",
+        metavar="FOLDER",
+        help="folder for intermediate files; an unchanged step is not run again; one in the "
+        "temporary folder if not given",
     )
     group.add_argument(
         "--device",
@@ -214,13 +224,32 @@ def _add_resources(parser: argparse.ArgumentParser) -> None:
         help="memory for the samples of one explanation that are computed side by side; one "
         "always runs",
     )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    group.add_argument(
+        *("--use-plugin", "--nipype-plugin-file"),
+        type=Path,
+        metavar="FILE",
+        help="file in YAML or JSON with plugin and plugin_args of nipype; with the plugin "
+        f"{', '.join(SCHEDULERS)} of a cluster, every visit is a job of its own",
+    )
     group.add_argument(
         *("--nprocs", "--nthreads", "--n_cpus", "--n-cpus"),
         type=positive,
-        default=cores,
         metavar="N",
-        help="cores to use in all",
+        help="cores to use in all, all that there are if not given; for each job of a cluster "
+        f"{_JOB_CORES} if not given",
+    )
+    memory = group.add_mutually_exclusive_group()
+    memory.add_argument(
+        *("--mem", "--mem-mb", "--mem_mb"),
+        dest="mem_gb",
+        type=_gigabytes,
+        metavar="SIZE",
+        help="memory to use in all, in MB or with a unit, such as 16G; 90 %% of what there is if "
+        f"not given; for each job of a cluster {_JOB_MEMORY_GB:g}G if not given. Steps begin "
+        "when there is enough for what they are expected to take; one always runs",
+    )
+    memory.add_argument(
+        *("--mem-gb", "--mem_gb"), type=above_zero, metavar="GB", help="the same, in GB"
     )
     group.add_argument(
         *("--omp-nthreads", "--omp_nthreads"),
@@ -240,29 +269,13 @@ def parse(argv: list[str] | None = None) -> RunConfig:
     """Return the configuration that the command line `argv` asks for; exit 2 if it is wrong."""
     parser = build_parser()
     options = parser.parse_args(argv)
-    output_dir = options.output_dir.resolve()
-    bids_dir, work_dir = options.bids_dir.resolve(), options.work_dir.resolve()
-    if output_dir == bids_dir:
-        parser.error("OUTPUT_DIR is BIDS_DIR; the input is never written to.")
-    if bids_dir in output_dir.parents and bids_dir / "derivatives" not in output_dir.parents:
-        parser.error(
-            f"OUTPUT_DIR {output_dir} lies inside BIDS_DIR; the input is never written to. Choose "
-            "another folder, or one in BIDS_DIR/derivatives."
-        )
-    if bids_dir in (work_dir, *work_dir.parents):
-        parser.error(f"--work-dir {work_dir} lies inside BIDS_DIR; the input is never written to.")
-    if output_dir in (work_dir, *work_dir.parents):
-        parser.error(f"--work-dir {work_dir} lies inside OUTPUT_DIR; choose another folder.")
     chosen = _PRESETS[options.preset] | {
         name: given
         for name in _PRESETS["default"]
         if (given := getattr(options, name)) is not None
     }
     config = RunConfig(
-        bids_dir=bids_dir,
-        output_dir=output_dir,
         levels=tuple(level for level in _LEVELS if level in options.analysis_level),
-        work_dir=work_dir,
         model=options.model.resolve(),
         participants=_labels(options.participant_label, "sub-"),
         sessions=_labels(options.session_label, "ses-"),
@@ -280,14 +293,55 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         device=options.device,
         allow_tf32=options.allow_tf32,
         memory_gb=options.explain_mem_gb,
-        n_procs=options.nprocs,
-        omp_n_threads=min(options.omp_nthreads or min(options.nprocs, 8), options.nprocs),
+        **_folders(parser, options),
+        **_resources(parser, options),
         validate=not options.skip_bids_validation,
         verbosity=options.verbose,
     )
     if config.target_error is not None and not METHODS[config.method].has_noise:
         parser.error(f"--target-error: method {config.method} has no noise to average.")
     return config
+
+
+def _folders(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
+    """Return input, output and work folder; exit 2 if they get in each other's way."""
+    bids_dir, output_dir = options.bids_dir.resolve(), options.output_dir.resolve()
+    scratch = Path(tempfile.gettempdir()) / f"bids_lesion_xai_work_{os.getuid()}"
+    work_dir = (options.work_dir or scratch).resolve()
+    if output_dir == bids_dir:
+        parser.error("OUTPUT_DIR is BIDS_DIR; the input is never written to.")
+    if bids_dir in output_dir.parents and bids_dir / "derivatives" not in output_dir.parents:
+        parser.error(
+            f"OUTPUT_DIR {output_dir} lies inside BIDS_DIR; the input is never written to. Choose "
+            "another folder, or one in BIDS_DIR/derivatives."
+        )
+    if bids_dir in (work_dir, *work_dir.parents):
+        parser.error(f"--work-dir {work_dir} lies inside BIDS_DIR; the input is never written to.")
+    if output_dir in (work_dir, *work_dir.parents):
+        parser.error(f"--work-dir {work_dir} lies inside OUTPUT_DIR; choose another folder.")
+    return {"bids_dir": bids_dir, "output_dir": output_dir, "work_dir": work_dir}
+
+
+def _resources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
+    """Return who runs the visits, on how many cores, with how much memory."""
+    try:
+        plugin = read_plugin(options.use_plugin) if options.use_plugin else Plugin()
+    except UsageError as error:
+        parser.error(f"--use-plugin: {error}")
+    if plugin.name in SCHEDULERS:
+        if options.work_dir is None:
+            parser.error(f"--use-plugin: {plugin.name} needs a --work-dir that every node sees.")
+        n_procs, memory_gb = _JOB_CORES, _JOB_MEMORY_GB
+    else:
+        n_procs = int(plugin.args.get("n_procs", cores()))
+        memory_gb = plugin.args.get("memory_gb", _MEMORY_PART * machine_memory_gb())
+    n_procs = options.nprocs or n_procs
+    return {
+        "plugin": plugin,
+        "n_procs": n_procs,
+        "total_memory_gb": options.mem_gb or memory_gb,
+        "omp_n_threads": min(options.omp_nthreads or _MOST_OMP_THREADS, n_procs),
+    }
 
 
 def _labels(given: list[str], prefix: str) -> tuple[str, ...]:
@@ -318,6 +372,17 @@ def above_zero(text: str) -> float:
 def fraction(text: str) -> float:
     """Return the number between 0 and 1 that `text` states; for argparse."""
     return _number(float, text, lambda number: 0 < number < 1, "a probability between 0 and 1")
+
+
+def _gigabytes(text: str) -> float:
+    """Return GB of a size in MB, or in a unit that follows it."""
+    units = {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    size = float(found[1]) * units[found[2].upper() or "M"] if found else 0.0
+    if not size:
+        message = f"{text}: a number of MB is expected, or one with a unit, such as 16G"
+        raise argparse.ArgumentTypeError(message)
+    return size
 
 
 def _number(kind: type[_N], text: str, accept: Callable[[_N], bool], expected: str) -> _N:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from bids_lesion_xai import __version__
 from bids_lesion_xai.bids.dataset import SkippedVisit, VisitInputs, find_visits
@@ -18,7 +19,7 @@ from bids_lesion_xai.bids.sidecar import dataset_description, to_json
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.validate import validate
 from bids_lesion_xai.bids.visit import Visit
-from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.config import SCHEDULERS, RunConfig
 from bids_lesion_xai.errors import SOME_VISITS_FAILED, DataError, LesionXaiError, UsageError
 from bids_lesion_xai.models.bundle import Bundle, read_bundle
 from bids_lesion_xai.models.network import choose_device
@@ -43,7 +44,9 @@ def run_participants(config: RunConfig) -> int:
     bundle = read_bundle(config.model)
     bundle.verify()
     _check_engine(config, bundle)
-    config = replace(config, device=str(choose_device(config.device)))
+    is_cluster = config.plugin.name in SCHEDULERS
+    if not is_cluster:
+        config = replace(config, device=str(choose_device(config.device)))
     visits, skipped = find_visits(config.bids_dir, config.participants, config.sessions)
     _tell_selection(visits, skipped)
     if not visits:
@@ -55,7 +58,8 @@ def run_participants(config: RunConfig) -> int:
     _write_dataset_files(store, config)
     run = f"run-{uuid.uuid4().hex}"
     _write_options(store, run, config)
-    log.info("%d visits on %s, %d cores", len(visits), config.device, config.n_procs)
+    where = f"as jobs of {config.plugin.name}" if is_cluster else f"on {config.device}"
+    log.info("%d visits %s, %d cores", len(visits), where, config.n_procs)
     failures = run_visits(visits, config, bundle)
     named = [skip for skip in skipped if _asked_for_by_name(skip, visits, config)]
     _write_log(store, run, visits, skipped, failures)
@@ -128,16 +132,17 @@ def _write_dataset_files(store: Store, config: RunConfig) -> None:
 
 def _write_options(store: Store, run: str, config: RunConfig) -> None:
     """Write the options of the run, as TOML; one that is not set is left out."""
-    options = {
-        key: str(value) if isinstance(value, Path) else value
-        for key, value in asdict(config).items()
-        if value is not None
-    }
-    # JSON's strings, numbers and lists are TOML's too.
-    lines = [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in options.items()
-    ]
+    options = asdict(config)
+    plugin = options.pop("plugin")
+    lines = [_toml(key, value) for key, value in options.items() if value is not None]
+    lines += [_toml("plugin", plugin["name"]), "\n[plugin_args]\n"]
+    lines += [_toml(key, value) for key, value in plugin["args"].items()]
     store.write_text(f"logs/{run}.toml", "".join(lines))
+
+
+def _toml(key: str, value: Any) -> str:
+    """Return a line of TOML; JSON's strings, numbers and lists are TOML's too."""
+    return f"{key} = {json.dumps(value, ensure_ascii=False, default=str)}\n"
 
 
 def _write_log(

@@ -15,13 +15,15 @@ from traceback import format_exc
 from bids_lesion_xai.bids.dataset import VisitInputs
 from bids_lesion_xai.bids.store import LAST_KEY, Store
 from bids_lesion_xai.bids.visit import Visit
-from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.config import SCHEDULERS, RunConfig
 from bids_lesion_xai.models.bundle import Bundle
 from bids_lesion_xai.workflows.names import workflow_name, workflow_of
 
 log = logging.getLogger(__name__)
 
 _NO_RESULT = "stopped without a message; out of memory is a common reason"
+# nipype's words for a job of which the scheduler knows nothing any more.
+_LOST_JOB = re.compile(r"Job id \((\d+)\) finished or terminated, but results file does not exist")
 _STALE = " (the results of an earlier run stay)"
 # What a traceback says of an exception of this package, up to an empty line, or of any other.
 _OWN_ERROR = re.compile(
@@ -54,22 +56,19 @@ def run_visits(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle)
     ----------
     visits : list of VisitInputs
     config : RunConfig
-        With ``device`` resolved.
+        With ``device`` resolved, unless a scheduler runs the visits.
     bundle : Bundle
         Read from ``config.model``.
     """
     crash_dir = config.work_dir / f"crash-{uuid.uuid4().hex}"
     crash_dir.mkdir(parents=True)
     _configure_nipype(config, crash_dir)
-    from bids_lesion_xai.workflows.participant import init_run_wf
-    from bids_lesion_xai.workflows.workers import WorkersPlugin
-
     store = Store(config.output_dir)
     before = {inputs.visit: _completed_ns(store, inputs.visit) for inputs in visits}
     names = {workflow_name(inputs.visit.name): inputs.visit.name for inputs in visits}
     problem = ""
     try:
-        init_run_wf(visits, config, bundle).run(plugin=WorkersPlugin(config.n_procs, names))
+        _run_graph(visits, config, bundle, names)
     except Exception:
         # Either a node failed, and left its own crash file, or nothing could run at all.
         problem = format_exc()
@@ -84,6 +83,21 @@ def run_visits(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle)
             stale = completed is not None and completed == completed_before
             failures.append(Failure(visit, reason + _STALE if stale else reason, text))
     return failures
+
+
+def _run_graph(
+    visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle, names: Mapping[str, str]
+) -> None:
+    if config.plugin.name in SCHEDULERS:
+        from bids_lesion_xai.workflows.jobs import init_jobs_wf, scheduler
+
+        init_jobs_wf(visits, config).run(plugin=scheduler(config, names))
+        return
+    from bids_lesion_xai.workflows.participant import init_run_wf
+    from bids_lesion_xai.workflows.workers import WorkersPlugin
+
+    workers = WorkersPlugin(config.n_procs, config.total_memory_gb, names)
+    init_run_wf(visits, config, bundle).run(plugin=workers)
 
 
 def _configure_nipype(config: RunConfig, crash_dir: Path) -> None:
@@ -136,5 +150,11 @@ def _read_crashes(crash_dir: Path, names: Mapping[str, str]) -> dict[str, tuple[
 
 def _reason(text: str) -> str:
     """Return, on one line, what the last error in a traceback says."""
+    lost = _LOST_JOB.search(text)
+    if lost:
+        return (
+            f"its job ended without a result; time and memory are common reasons, and "
+            f"slurm-{lost[1]}.out in the work folder may say more"
+        )
     own, others = _OWN_ERROR.findall(text), _ANY_ERROR.findall(text)
     return " ".join((own or others or [_NO_RESULT])[-1].split())

@@ -44,12 +44,15 @@ class WorkersPlugin(MultiProcPlugin):  # type: ignore[misc]
     Parameters
     ----------
     n_procs : int
+        Cores that nodes may use at one time.
+    memory_gb : float
+        Memory that nodes may use at one time. A node that is expected to take more runs alone.
     names : mapping of str to str
         Names of the graphs of the visits to those of the visits, for messages.
     """
 
-    def __init__(self, n_procs: int, names: Mapping[str, str]) -> None:
-        super().__init__({"n_procs": n_procs, "raise_insufficient": False})
+    def __init__(self, n_procs: int, memory_gb: float, names: Mapping[str, str]) -> None:
+        super().__init__({"n_procs": n_procs, "memory_gb": memory_gb, "raise_insufficient": False})
         self._names = names
         self._idle: list[ProcessPoolExecutor] = []
 

@@ -14,7 +14,8 @@ import torch
 
 from bids_lesion_xai import __version__
 from bids_lesion_xai.cli.parser import build_parser, parse
-from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.cli.resources import cores, memory_gb
+from bids_lesion_xai.config import Plugin, RunConfig
 from bids_lesion_xai.explain import published
 from bids_lesion_xai.explain.catalogue import INPUT_METHODS
 from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE
@@ -38,7 +39,6 @@ def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 def test_defaults() -> None:
     defaults = config()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert defaults == RunConfig(
         bids_dir=Path("bids").resolve(),
         output_dir=Path("out").resolve(),
@@ -65,8 +65,10 @@ def test_defaults() -> None:
         allow_tf32=False,
         flip=False,
         memory_gb=1.5,
-        n_procs=cores or 1,
-        omp_n_threads=min(cores or 1, 8),
+        plugin=Plugin(),
+        n_procs=cores(),
+        total_memory_gb=0.9 * memory_gb(),
+        omp_n_threads=min(cores(), 8),
         validate=True,
         verbosity=0,
     )
@@ -189,6 +191,8 @@ def test_one_process_never_uses_more_cores_than_there_are(
         ("--random-seed", "x"),
         *(("--nprocs", value) for value in ("0", "-2", "all")),
         *(("--omp-nthreads", value) for value in ("0", "two")),
+        *(("--mem", value) for value in ("0", "-1", "much", "16P", "2e3", "")),
+        *(("--mem-gb", value) for value in ("0", "-1", "16G")),
     ],
 )
 def test_a_bad_value_is_refused_with_the_name_of_its_option(
@@ -334,6 +338,71 @@ def test_only_methods_with_noise_take_a_target_error(
         assert f"--target-error: method {method} has no noise" in message
     else:
         assert config(*options).target_error == 0.1
+
+
+def plugin_file(folder: Path, text: str) -> str:
+    path = folder / "plugin.yml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "gigabytes"),
+    [("16G", 16), ("16 GB", 16), ("500", 0.5), ("500M", 0.5), ("1.5T", 1500), ("2000000k", 2)],
+)
+def test_memory_is_in_mb_unless_a_unit_says_otherwise(size: str, gigabytes: float) -> None:
+    for flag in ("--mem", "--mem-mb", "--mem_mb"):
+        assert config(flag, size).total_memory_gb == gigabytes
+    assert config("--mem-gb", "7.5").total_memory_gb == 7.5
+
+
+def test_a_local_plugin_says_how_much_to_use_and_flags_win(tmp_path: Path) -> None:
+    text = "plugin: LegacyMultiProc\nplugin_args: {n_procs: 3, memory_gb: 5, maxtasksperchild: 1}"
+    given = ("--use-plugin", plugin_file(tmp_path, text))
+    local = config(*given)
+    assert local.plugin == Plugin("MultiProc", {"n_procs": 3, "memory_gb": 5})
+    assert (local.n_procs, local.total_memory_gb, local.omp_n_threads) == (3, 5, 3)
+    other = config(*given, "--nprocs", "2", "--mem", "1G")
+    assert (other.n_procs, other.total_memory_gb, other.omp_n_threads) == (2, 1, 2)
+
+
+def test_the_jobs_of_a_cluster_do_not_take_what_this_machine_has(tmp_path: Path) -> None:
+    text = '{"plugin": "SLURM", "plugin_args": {"sbatch_args": "-p long", "max_jobs": 9}}'
+    jobs = config("--nipype-plugin-file", plugin_file(tmp_path, text), "-w", str(tmp_path))
+    assert jobs.plugin == Plugin("SLURM", {"sbatch_args": "-p long", "max_jobs": 9})
+    assert (jobs.n_procs, jobs.total_memory_gb, jobs.omp_n_threads) == (4, 8, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("plugin: Slurm", "one of MultiProc, SLURM"),
+        ("plugin: SLURMGraph", "one of MultiProc, SLURM"),
+        ("plugin_args: {}", "one of MultiProc, SLURM"),
+        ("plugin: [SLURM]", "one of MultiProc, SLURM"),
+        ("SLURM", "one of MultiProc, SLURM"),
+        ("", "one of MultiProc, SLURM"),
+        ("{plugin: SLURM, plugin_args: fast}", "a mapping"),
+        ("{plugin: [", "cannot be read as YAML"),
+        ("{plugin: !!python/name:os.system }", "cannot be read as YAML"),
+        ("{plugin: MultiProc, plugin_args: {n_procs: 0}}", "n_procs 0"),
+        ("{plugin: MultiProc, plugin_args: {n_procs: 1.5}}", "n_procs 1.5"),
+        ("{plugin: MultiProc, plugin_args: {memory_gb: much}}", "memory_gb 'much'"),
+        ("plugin: SLURM", "needs a --work-dir"),
+    ],
+)
+def test_a_plugin_that_is_not_understood_is_refused(
+    tmp_path: Path, text: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--use-plugin", plugin_file(tmp_path, text))
+    message = refusal(capsys, "bids", "out", "participant", *given)
+    assert "--use-plugin" in message
+    assert words in message
+
+
+def test_a_plugin_file_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    message = refusal(capsys, "bids", "out", "participant", "--use-plugin", "none.yml")
+    assert "none.yml cannot be read" in message
 
 
 def test_folders_beside_the_input_or_around_it_are_fine() -> None:

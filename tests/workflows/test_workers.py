@@ -43,7 +43,9 @@ def step(name: str, end: str | None = "done") -> Node:
     return node
 
 
-def run(folder: Path, *chains: list[Node], n_procs: int = 2) -> dict[str, int]:
+def run(
+    folder: Path, *chains: list[Node], n_procs: int = 2, memory_gb: float = 4
+) -> dict[str, int]:
     """Run independent chains of nodes; return the process of each node that was done."""
     workflow = Workflow(name="chains_wf", base_dir=str(folder))
     for chain in chains:
@@ -51,7 +53,7 @@ def run(folder: Path, *chains: list[Node], n_procs: int = 2) -> dict[str, int]:
         for first, second in pairwise(chain):
             workflow.connect(first, "process", second, "before")
     try:
-        workflow.run(plugin=WorkersPlugin(n_procs, {}))
+        workflow.run(plugin=WorkersPlugin(n_procs, memory_gb, {}))
     except RuntimeError:
         assert list((folder / "crash").iterdir())
     found = {}
@@ -130,6 +132,18 @@ def test_there_are_no_more_workers_than_asked_for_and_nothing_runs_here(tmp_path
     assert os.getpid() not in found.values()
 
 
+@pytest.mark.parametrize(("memory_gb", "at_once"), [(5, 2), (3, 1), (1, 1)])
+def test_nodes_that_do_not_fit_in_memory_together_run_one_after_the_other(
+    tmp_path: Path, memory_gb: float, at_once: int
+) -> None:
+    chains = [[step(f"step{i}", "late")] for i in range(3)]
+    for (node,) in chains:
+        node._mem_gb = 2
+    found = run(tmp_path, *chains, n_procs=3, memory_gb=memory_gb)
+    assert len(found) == 3
+    assert len(set(found.values())) == at_once
+
+
 def test_the_visit_that_was_begun_first_is_done_first(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -142,7 +156,7 @@ def test_the_visit_that_was_begun_first_is_done_first(
         workflow.add_nodes([visit])
     with caplog.at_level("INFO", "bids_lesion_xai.workflows.workers"):
         names = {workflow_name(visit): visit for visit in ("sub-01", "sub-02", "sub-03")}
-        workflow.run(plugin=WorkersPlugin(2, names))
+        workflow.run(plugin=WorkersPlugin(2, 4, names))
     told = [one for one in caplog.records if one.name == "bids_lesion_xai.workflows.workers"]
     begun = [record.getMessage().partition(" (")[0] for record in told]
     # sub-02 takes all cores only after sub-01 let one go; sub-03 could have taken it before.
@@ -168,7 +182,7 @@ def tell():
 threading.Thread(target=tell, daemon=True).start()
 workflow = Workflow(name="run_wf", base_dir=sys.argv[1])
 workflow.add_nodes([Node(Step(end="never"), name="endless")])
-workflow.run(plugin=WorkersPlugin(1, {}))
+workflow.run(plugin=WorkersPlugin(1, 1, {}))
 """
 
 

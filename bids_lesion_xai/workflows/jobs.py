@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Visits as jobs of a cluster: one job runs the whole graph of one visit, on one node."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+from nipype import config as nipype_config
+from nipype.interfaces.base import BaseInterface, BaseInterfaceInputSpec, traits
+from nipype.pipeline import plugins
+from nipype.pipeline.engine import Node, Workflow
+
+from bids_lesion_xai.bids.dataset import VisitInputs
+from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.models.bundle import read_bundle
+from bids_lesion_xai.models.network import choose_device
+from bids_lesion_xai.workflows.names import workflow_name
+from bids_lesion_xai.workflows.participant import init_run_wf
+
+log = logging.getLogger(__name__)
+
+# How often the scheduler is asked, and how long a shared file system may take to show a result.
+_SECONDS_BETWEEN_POLLS = 5
+_SECONDS_UNTIL_FILES_ARE_SEEN = 20
+
+
+class _ProcessVisitInput(BaseInterfaceInputSpec):
+    inputs = traits.Instance(VisitInputs, mandatory=True, desc="images of the visit")
+    config = traits.Instance(RunConfig, mandatory=True, desc="options of the run")
+
+
+class ProcessVisit(BaseInterface):
+    """Run the graph of one visit in this process.
+
+    The device is chosen here: there may be another than where the job was submitted.
+    """
+
+    input_spec = _ProcessVisitInput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        given = self.inputs.config
+        config = replace(given, device=str(choose_device(given.device)))
+        # One step after another, so that the first that fails ends the job.
+        nipype_config.set("execution", "stop_on_first_crash", "true")
+        init_run_wf([self.inputs.inputs], config, read_bundle(config.model)).run(plugin="Linear")
+        return runtime
+
+
+def init_jobs_wf(visits: Sequence[VisitInputs], config: RunConfig) -> Workflow:
+    """Build a graph of one node, and so one job, for every visit.
+
+    Parameters
+    ----------
+    visits : list of VisitInputs
+    config : RunConfig
+        Its work folder is one that every node of the cluster sees.
+    """
+    # A folder that no run before has used: nipype takes an old result for that of a lost job.
+    workflow = Workflow(name=f"jobs_{uuid4().hex}", base_dir=str(config.work_dir / "jobs"))
+    for inputs in visits:
+        process = ProcessVisit(inputs=inputs, config=config)
+        workflow.add_nodes([Node(process, name=workflow_name(inputs.visit.name))])
+    workflow.config["execution"] = {
+        "poll_sleep_duration": str(_SECONDS_BETWEEN_POLLS),
+        "job_finished_timeout": str(_SECONDS_UNTIL_FILES_ARE_SEEN),
+    }
+    return workflow
+
+
+def scheduler(config: RunConfig, names: Mapping[str, str]) -> plugins.base.DistributedPluginBase:
+    """Return nipype's plugin for the scheduler of `config`, which tells what it submits.
+
+    Parameters
+    ----------
+    config : RunConfig
+    names : dict of str
+        Names of the visits, by those of their nodes.
+    """
+    base: Any = getattr(plugins, f"{config.plugin.name}Plugin")
+
+    class Scheduler(base):
+        def _submit_job(self, node: Node, updatehash: bool = False) -> Any:
+            job = super()._submit_job(node, updatehash)
+            log.info("%s: job %s", names[node.name], job)
+            return job
+
+        def _get_result(self, taskid: int) -> Any:
+            result = super()._get_result(taskid)
+            if result and isinstance(result["traceback"], str):
+                # Of a lost job it is text, to which nipype cannot add the lines that it wants to.
+                result["traceback"] = result["traceback"].splitlines(keepends=True)
+            return result
+
+        def _task_finished_cb(self, jobid: int, cached: bool = False) -> None:
+            log.info("%s: done", names[self.procs[jobid].name])
+            super()._task_finished_cb(jobid, cached)
+
+    # nipype names jobs after this variable.
+    os.environ.setdefault("LOGNAME", getpass.getuser())
+    return Scheduler(plugin_args=_arguments(config))
+
+
+def _arguments(config: RunConfig) -> dict[str, Any]:
+    """Return the arguments of the plugin, for SLURM with cores and memory before the user's own.
+
+    Of an option that is given twice, SLURM takes the last.
+    """
+    args = dict(config.plugin.args)
+    if config.plugin.name == "SLURM":
+        own = f"--cpus-per-task={config.n_procs} --mem={round(1000 * config.total_memory_gb)}M"
+        args["sbatch_args"] = f"{own} {args.get('sbatch_args', '')}".strip()
+    return args
