@@ -129,4 +129,5 @@ def _prepare_folders(config: RunConfig) -> None:
             message = f"{folder} cannot be written to. Name another folder or change its rights."
             raise OutputError(message)
     for variable in ("MPLCONFIGDIR", "XDG_CACHE_HOME", "TORCH_HOME", "NIPYPE_CONFIG_DIR"):
-        os.environ.setdefault(variable, str(config.work_dir / "cache"))
+        # One that the environment names may be a folder of the host that a container cannot write.
+        os.environ[variable] = str(config.work_dir / "cache")
