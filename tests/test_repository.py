@@ -17,13 +17,14 @@ import pytest
 from bids_lesion_xai import __version__, errors
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, bidsignore
 from bids_lesion_xai.bids.visit import Visit
-from bids_lesion_xai.cli.parser import build_parser
+from bids_lesion_xai.cli.parser import build_parser, parse
 from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE
 from bids_lesion_xai.training.results import by_person
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DESCRIPTOR = ROOT / "descriptor.json"
+DOCKERFILE = ROOT / "Dockerfile"
 # Of argparse, they print something and end.
 NOT_RUNNING = {"--help", "--version"}
 
@@ -161,6 +162,47 @@ def test_descriptor_describes_the_option_as_the_parser_does(flag: str) -> None:
         assert entry["default-value"] == action.default
 
 
+def bosh(*arguments: str | Path) -> str:
+    """Return what the command line of Boutiques answers."""
+    program = Path(sys.executable).with_name("bosh")
+    ended = subprocess.run([program, *arguments], capture_output=True, text=True, check=True)
+    return ended.stdout
+
+
+@pytest.mark.parametrize("options", [[], ["--bids"]], ids=["boutiques", "bids"])
+def test_boutiques_accepts_the_descriptor(options: list[str]) -> None:
+    assert bosh("validate", *options, DESCRIPTOR).endswith("OK\n")
+
+
+def test_the_command_that_boutiques_makes_means_what_was_invoked(tmp_path: Path) -> None:
+    given = {
+        "bids_dir": "/bids",
+        "output_dir": "/out",
+        "analysis_level": ["participant", "group"],
+        "participant_label": ["01", "sub-02"],
+        "session_label": ["1"],
+        "skip_bids_validation": True,
+        "preset": "published",
+        "threshold": 0.25,
+        "target_error": 0.1,
+        "work_dir": "/work",
+        "nprocs": 3,
+        "mem": "16G",
+        "tta": "flip",
+    }
+    invocation = tmp_path / "invocation.json"
+    invocation.write_text(json.dumps(given), encoding="utf-8")
+    command = bosh("exec", "simulate", DESCRIPTOR, "-i", invocation)
+    shell, made = command.splitlines()[-1].split("; ")
+    program, *arguments = made.split()
+    assert shell == "mkdir -p /out"
+    assert program == re.findall(r'ENTRYPOINT \["(.+)"\]', DOCKERFILE.read_text())[0]
+    by_hand = "/bids /out participant group --participant-label 01 02 --session-label 1 "
+    by_hand += "--skip-bids-validation --preset published --threshold 0.25 --target-error 0.1 "
+    by_hand += "-w /work --nprocs 3 --mem-gb 16 --tta flip"
+    assert parse(arguments) == parse(by_hand.split())
+
+
 def test_every_input_of_the_descriptor_is_on_its_command_line() -> None:
     descriptor = _descriptor()
     keys = {entry["value-key"] for entry in descriptor["inputs"]}
@@ -173,7 +215,7 @@ def test_descriptor_has_the_exit_codes_of_the_app() -> None:
 
 
 def test_versions_agree() -> None:
-    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    dockerfile = DOCKERFILE.read_text(encoding="utf-8")
     assert _descriptor()["tool-version"] == __version__
     assert f"ARG VERSION={__version__}\n" in dockerfile
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
