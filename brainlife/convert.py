@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What brainlife hands in as a BIDS dataset, and BIDS derivatives as what brainlife takes.
+
+It runs outside the container, so it needs nothing but Python itself.
+
+    convert.py inputs CONFIG BIDS       makes the dataset; prints options for the app, one a line
+    convert.py outputs DERIVATIVES OUT  makes brainlife's folders and product.json in OUT
+"""
+
+import base64
+import csv
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+# Keys of config.json, which name files, and BIDS suffixes.
+IMAGES = {"t1": "T1w", "flair": "FLAIR"}
+# Of an input's meta, these are no content of a sidecar.
+ENTITIES = ("subject", "session", "run", "acq", "nifti_headers")
+
+
+def fail(message):
+    """End with one line, and the exit code of unusable data."""
+    sys.stderr.write(f"brainlife: {message}\n")
+    raise SystemExit(65)
+
+
+def write_inputs(config_path, bids):
+    """Make a BIDS dataset of the images that a config names, and return options for the app."""
+    config = json.loads(config_path.read_text(encoding="utf-8"))
+    metas = {
+        key: entry.get("meta") or {}
+        for entry in config.get("_inputs", [])
+        for key in entry.get("keys") or [entry.get("id")]
+    }
+    for key in IMAGES:
+        if not config.get(key):
+            fail(f"{config_path} names no {key}; an image (.nii.gz) is expected.")
+        if not Path(config[key]).is_file():
+            fail(f"{key}: {config[key]} does not exist.")
+    visits = {key: visit_of(metas.get(key, {})) for key in IMAGES}
+    if len(set(visits.values())) > 1:
+        fail(f"t1 and flair are of different visits: {visits['t1']} and {visits['flair']}.")
+    entities = visits["t1"]
+    anat = bids.joinpath(*entities, "anat")
+    anat.mkdir(parents=True)
+    description = {"Name": "brainlife", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
+    write_json(bids / "dataset_description.json", description)
+    for key, suffix in IMAGES.items():
+        name = "_".join([*entities, suffix])
+        # A copy: a link may point to where the container sees nothing.
+        shutil.copyfile(config[key], anat / f"{name}.nii.gz")
+        sidecar = {k: v for k, v in metas.get(key, {}).items() if k not in ENTITIES}
+        write_json(anat / f"{name}.json", sidecar)
+    return list(options_of(config))
+
+
+def visit_of(meta):
+    """Return the BIDS entities of an input: participant and, if there is one, session."""
+    labels = [
+        (prefix, re.sub(r"[^0-9A-Za-z]", "", str(meta.get(key) or "")))
+        for prefix, key in (("sub-", "subject"), ("ses-", "session"))
+    ]
+    if not labels[0][1]:
+        labels[0] = ("sub-", "01")
+    return tuple(prefix + label for prefix, label in labels if label)
+
+
+def options_of(config):
+    """Yield the options of the app that a config holds beside its inputs, word by word."""
+    for key, value in config.items():
+        if key in IMAGES or key.startswith("_") or value in (None, "", False):
+            continue
+        yield "--" + key.replace("_", "-")
+        if value is not True:
+            yield str(value)
+
+
+def write_outputs(derivatives, out):
+    """Make the folders of brainlife's datatypes, and product.json."""
+    marks = sorted(derivatives.glob("sub-*/**/*_desc-lesions_dseg.nii.gz"))
+    if len(marks) != 1:
+        fail(f"{derivatives} holds {len(marks)} label images of lesions; one is expected.")
+    anat = marks[0].parent
+    stem = marks[0].name.split("_space-")[0]
+    report = derivatives / f"{stem}.html"
+    files = {
+        "mask/mask.nii.gz": anat / f"{stem}_space-T1w_label-L_mask.nii.gz",
+        "parcellation/parc.nii.gz": marks[0],
+        "t1/t1.nii.gz": anat / f"{stem}_desc-preproc_T1w.nii.gz",
+        "flair/flair.nii.gz": anat / f"{stem}_space-T1w_desc-preproc_FLAIR.nii.gz",
+        "output_report/html/index.html": report,
+    }
+    for target, source in files.items():
+        (out / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, out / target)
+    with marks[0].with_name(marks[0].name.replace(".nii.gz", ".tsv")).open(newline="") as stream:
+        lesions = list(csv.DictReader(stream, delimiter="\t"))
+    labels = [
+        {"name": row["name"], "label": row["index"], "voxel_value": int(row["index"])}
+        for row in lesions
+    ]
+    write_json(out / "parcellation" / "label.json", labels)
+    volume_ml = sum(float(row["volume_mm3"]) for row in lesions) / 1000
+    overview = derivatives / stem.split("_")[0] / "figures" / f"{stem}_overview.png"
+    picture = base64.b64encode(overview.read_bytes()).decode("ascii")
+    product = {
+        "mask": {"meta": {}, "tags": ["lesion"]},
+        "parcellation": {"meta": {}, "tags": ["lesion"]},
+        "t1": {"tags": ["preprocessed"]},
+        "flair": {"tags": ["preprocessed"]},
+        "brainlife": [
+            {"type": "info", "msg": f"{len(lesions)} lesions, {volume_ml:.2f} mL"},
+            {"type": "image/png", "name": "FLAIR with lesions", "base64": picture},
+        ],
+    }
+    write_json(out / "product.json", product)
+
+
+def write_json(path, content):
+    """Write JSON with an indent."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def main():
+    """Run the step that the command line names."""
+    if len(sys.argv) != 4 or sys.argv[1] not in ("inputs", "outputs"):
+        sys.stderr.write(__doc__)
+        raise SystemExit(2)
+    source, target = map(Path, sys.argv[2:])
+    if sys.argv[1] == "outputs":
+        write_outputs(source, target)
+        return
+    for word in write_inputs(source, target):
+        sys.stdout.write(f"{word}\n")
+
+
+if __name__ == "__main__":
+    main()
