@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from traceback import format_exception
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from nipype.pipeline.engine import Node, Workflow
 
 from bids_lesion_xai.bids.dataset import VisitInputs
 from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.errors import UnavailableError
 from bids_lesion_xai.models.bundle import read_bundle
 from bids_lesion_xai.models.network import choose_device
 from bids_lesion_xai.workflows.names import workflow_name
@@ -74,8 +76,54 @@ def init_jobs_wf(visits: Sequence[VisitInputs], config: RunConfig) -> Workflow:
     return workflow
 
 
+class _Jobs(plugins.base.DistributedPluginBase):
+    """What nipype's plugins of schedulers lack: they tell what they do, and lose no visit."""
+
+    def __init__(self, names: Mapping[str, str], plugin_args: dict[str, Any]) -> None:
+        super().__init__(plugin_args=plugin_args)
+        self._names = names
+        self._refused: dict[int, list[str]] = {}
+
+    def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
+        try:
+            super().run(graph, config, updatehash)
+        except (KeyboardInterrupt, SystemExit):
+            jobs = ", ".join(map(str, self._pending))
+            log.error("jobs that were submitted go on: %s", jobs or "none")
+            raise
+
+    def _submit_job(self, node: Node, updatehash: bool = False) -> Any:
+        try:
+            job = super()._submit_job(node, updatehash)
+        except Exception as error:
+            # nipype would end here, and forget the jobs that it has submitted.
+            message = f"no job was taken; do the scheduler's own commands work here? ({error!r})"
+            job = -1 - len(self._refused)
+            self._refused[job] = format_exception(UnavailableError(message))
+        else:
+            log.info("%s: job %s", self._names[node.name], job)
+        return job
+
+    def _get_result(self, taskid: int) -> Any:
+        if taskid in self._refused:
+            return {"result": None, "traceback": self._refused[taskid]}
+        result = super()._get_result(taskid)
+        if result and isinstance(result["traceback"], str):
+            # Of a lost job it is text, to which nipype cannot add the lines that it wants to.
+            result["traceback"] = result["traceback"].splitlines(keepends=True)
+        return result
+
+    def _clear_task(self, taskid: int) -> None:
+        if taskid not in self._refused:
+            super()._clear_task(taskid)
+
+    def _task_finished_cb(self, jobid: int, cached: bool = False) -> None:
+        log.info("%s: done", self._names[self.procs[jobid].name])
+        super()._task_finished_cb(jobid, cached)
+
+
 def scheduler(config: RunConfig, names: Mapping[str, str]) -> plugins.base.DistributedPluginBase:
-    """Return nipype's plugin for the scheduler of `config`, which tells what it submits.
+    """Return nipype's plugin for the scheduler of `config`.
 
     Parameters
     ----------
@@ -83,28 +131,11 @@ def scheduler(config: RunConfig, names: Mapping[str, str]) -> plugins.base.Distr
     names : dict of str
         Names of the visits, by those of their nodes.
     """
-    base: Any = getattr(plugins, f"{config.plugin.name}Plugin")
-
-    class Scheduler(base):
-        def _submit_job(self, node: Node, updatehash: bool = False) -> Any:
-            job = super()._submit_job(node, updatehash)
-            log.info("%s: job %s", names[node.name], job)
-            return job
-
-        def _get_result(self, taskid: int) -> Any:
-            result = super()._get_result(taskid)
-            if result and isinstance(result["traceback"], str):
-                # Of a lost job it is text, to which nipype cannot add the lines that it wants to.
-                result["traceback"] = result["traceback"].splitlines(keepends=True)
-            return result
-
-        def _task_finished_cb(self, jobid: int, cached: bool = False) -> None:
-            log.info("%s: done", names[self.procs[jobid].name])
-            super()._task_finished_cb(jobid, cached)
-
     # nipype names jobs after this variable.
     os.environ.setdefault("LOGNAME", getpass.getuser())
-    return Scheduler(plugin_args=_arguments(config))
+    kind = config.plugin.name
+    made = type(f"{kind}Jobs", (_Jobs, getattr(plugins, f"{kind}Plugin")), {})
+    return made(names, _arguments(config))
 
 
 def _arguments(config: RunConfig) -> dict[str, Any]:

@@ -105,6 +105,16 @@ def test_jobs_do_what_this_machine_does_and_those_that_fail_are_named(
     assert given == [["1", "900"]] * 3
 
 
+def test_a_scheduler_that_takes_no_job_fails_its_visits(tmp_path: Path, model: Path) -> None:
+    visits = write_raw(tmp_path / "raw", {GOOD: (), LOST: ()})
+    plugin = ["--use-plugin", plugin_file(tmp_path, "--partition=none")]
+    config = config_of(tmp_path, model, "refused", *plugin)
+    failures = run_visits(visits, config, read_bundle(model))
+    assert [failure.visit for failure in failures] == [GOOD, LOST]
+    for failure in failures:
+        assert failure.reason.startswith("no job was taken; do the scheduler's own commands work")
+
+
 def test_jobs_ask_for_the_cores_and_the_memory_of_a_visit(tmp_path: Path, model: Path) -> None:
     plugin = ["--use-plugin", plugin_file(tmp_path, "--partition=long")]
     given = scheduler(config_of(tmp_path, model, "default", *plugin), {})._sbatch_args
