@@ -101,7 +101,8 @@ class Variance(Reduction):
         k4 = (n + 1) * fourth - 3 * (n - 1) * second.square()
         k4 *= n * n / ((n - 1) * (n - 2) * (n - 3))
         of_k2 = (2 * n * k2.square() + (n - 1) * k4) / (n * (n + 1))
-        return (of_k2.clamp_(min=0).sqrt_() * (n - 1) / n).to(self._dtype)
+        # Of few samples the estimate can be negative: then nothing is known, and it is nan.
+        return (of_k2.sqrt() * (n - 1) / n).to(self._dtype)
 
     def inside_error(self) -> torch.Tensor:
         return torch.full((len(self._second),), torch.nan, dtype=torch.float64)

@@ -235,8 +235,19 @@ def test_the_standard_error_of_a_variance_is_that_of_its_k_statistics(dtype: tor
         expected = np.sqrt(np.maximum(of_k2, 0)) * 5 / 6
         # Where it is near 0, the root of a difference that is rounded.
         tolerance = 1e-6 if dtype is torch.float64 else 1e-3
-        assert_near(found.standard_error, expected[part], tolerance)
+        assert_near(np.nan_to_num(found.standard_error), expected[part], tolerance)
         assert torch.isnan(found.inside_error).all()
+
+
+def test_a_variance_of_negative_estimated_variance_has_no_error() -> None:
+    network, labels = random_unet(), three_lesions()
+    (found, *_) = explain(network, method="vargrad", n_samples=4)
+    samples = samples_by_brute_force("smoothgrad", network, labels == 1, "mean", "logit", 4)
+    of_k2 = kstatvar(samples, 2, axis=0)[(..., *found.box.slices((0, 0, 0)))]
+    smallest = 1e-9 * of_k2.max()
+    assert (of_k2 < -smallest).any()
+    assert torch.isnan(found.standard_error[of_k2 < -smallest]).all()
+    assert not torch.isnan(found.standard_error[of_k2 > smallest]).any()
 
 
 def test_the_variance_of_few_samples_has_no_error() -> None:
