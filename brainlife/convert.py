@@ -18,6 +18,8 @@ from pathlib import Path
 
 # Keys of config.json, which name files, and BIDS suffixes.
 IMAGES = {"t1": "T1w", "flair": "FLAIR"}
+# What `main` removes before a run.
+WRITTEN = ("lesion_xai", "output", "mask", "parcellation", "output_report")
 # Of an input's meta, these are no content of a sidecar.
 ENTITIES = ("subject", "session", "run", "acq", "nifti_headers")
 
@@ -30,21 +32,26 @@ def fail(message):
 
 def write_inputs(config_path, bids):
     """Make a BIDS dataset of the images that a config names, and return options for the app."""
-    config = json.loads(config_path.read_text(encoding="utf-8"))
+    config = read_config(config_path)
     metas = {
         key: entry.get("meta") or {}
-        for entry in config.get("_inputs", [])
+        for entry in config.get("_inputs") or []
         for key in entry.get("keys") or [entry.get("id")]
     }
     for key in IMAGES:
-        if not config.get(key):
+        if not isinstance(config.get(key), str):
             fail(f"{config_path} names no {key}; an image (.nii.gz) is expected.")
         if not Path(config[key]).is_file():
             fail(f"{key}: {config[key]} does not exist.")
-    visits = {key: visit_of(metas.get(key, {})) for key in IMAGES}
-    if len(set(visits.values())) > 1:
-        fail(f"t1 and flair are of different visits: {visits['t1']} and {visits['flair']}.")
-    entities = visits["t1"]
+        if Path(config[key]).parts[0] in WRITTEN:
+            fail(f"{key}: {config[key]} is where this app writes; move it to another folder.")
+    # An input that says nothing of its visit is of the other's.
+    visits = {visit_of(metas[key]) for key in IMAGES if "subject" in metas.get(key, {})}
+    if len(visits) > 1:
+        fail(
+            f"t1 and flair are of different visits: {' and '.join(map('_'.join, sorted(visits)))}."
+        )
+    entities = visits.pop() if visits else ("sub-01",)
     anat = bids.joinpath(*entities, "anat")
     anat.mkdir(parents=True)
     description = {"Name": "brainlife", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
@@ -58,25 +65,43 @@ def write_inputs(config_path, bids):
     return list(options_of(config))
 
 
+def read_config(path):
+    """Return the content of config.json."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        fail(f"{path} cannot be read: {error}")
+    entries = config.get("_inputs") or [] if isinstance(config, dict) else None
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("meta") or {}, dict) for entry in entries
+    ):
+        fail(f"{path} is not as brainlife writes it: a mapping, with a list of inputs in _inputs.")
+    return config
+
+
 def visit_of(meta):
     """Return the BIDS entities of an input: participant and, if there is one, session."""
-    labels = [
-        (prefix, re.sub(r"[^0-9A-Za-z]", "", str(meta.get(key) or "")))
-        for prefix, key in (("sub-", "subject"), ("ses-", "session"))
-    ]
-    if not labels[0][1]:
-        labels[0] = ("sub-", "01")
-    return tuple(prefix + label for prefix, label in labels if label)
+    entities = []
+    for prefix, key in (("sub-", "subject"), ("ses-", "session")):
+        text = "" if meta.get(key) is None else str(meta[key])
+        label = re.sub(
+            r"[^0-9A-Za-z]", "", text[len(prefix) :] if text.startswith(prefix) else text
+        )
+        if label:
+            entities.append(prefix + label)
+    return (
+        tuple(entities) if entities and entities[0].startswith("sub-") else ("sub-01", *entities)
+    )
 
 
 def options_of(config):
     """Yield the options of the app that a config holds beside its inputs, word by word."""
     for key, value in config.items():
-        if key in IMAGES or key.startswith("_") or value in (None, "", False):
+        if key in IMAGES or key.startswith("_") or value is None or value is False or value == "":
             continue
         yield "--" + key.replace("_", "-")
         if value is not True:
-            yield str(value)
+            yield from map(str, value if isinstance(value, list) else [value])
 
 
 def write_outputs(derivatives, out):
@@ -90,8 +115,8 @@ def write_outputs(derivatives, out):
     files = {
         "mask/mask.nii.gz": anat / f"{stem}_space-T1w_label-L_mask.nii.gz",
         "parcellation/parc.nii.gz": marks[0],
-        "t1/t1.nii.gz": anat / f"{stem}_desc-preproc_T1w.nii.gz",
-        "flair/flair.nii.gz": anat / f"{stem}_space-T1w_desc-preproc_FLAIR.nii.gz",
+        "preprocessed_t1/t1.nii.gz": anat / f"{stem}_desc-preproc_T1w.nii.gz",
+        "preprocessed_flair/flair.nii.gz": anat / f"{stem}_space-T1w_desc-preproc_FLAIR.nii.gz",
         "output_report/html/index.html": report,
     }
     for target, source in files.items():
@@ -110,8 +135,8 @@ def write_outputs(derivatives, out):
     product = {
         "mask": {"meta": {}, "tags": ["lesion"]},
         "parcellation": {"meta": {}, "tags": ["lesion"]},
-        "t1": {"tags": ["preprocessed"]},
-        "flair": {"tags": ["preprocessed"]},
+        "preprocessed_t1": {"tags": ["preprocessed"]},
+        "preprocessed_flair": {"tags": ["preprocessed"]},
         "brainlife": [
             {"type": "info", "msg": f"{len(lesions)} lesions, {volume_ml:.2f} mL"},
             {"type": "image/png", "name": "FLAIR with lesions", "base64": picture},

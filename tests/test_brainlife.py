@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import os
 import shutil
@@ -21,6 +22,11 @@ from tests.bundles import write_small_bundle
 from tests.rawdata import BALLS, write_raw
 
 ROOT = Path(__file__).parents[1]
+_SPEC = importlib.util.spec_from_file_location("convert", ROOT / "brainlife" / "convert.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
+convert = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(convert)
 
 
 @pytest.fixture
@@ -80,8 +86,8 @@ def test_a_task_makes_what_brainlife_takes(task: Path) -> None:
         for name in (
             "mask/mask.nii.gz",
             "parcellation/parc.nii.gz",
-            "t1/t1.nii.gz",
-            "flair/flair.nii.gz",
+            "preprocessed_t1/t1.nii.gz",
+            "preprocessed_flair/flair.nii.gz",
         )
     )
     assert mask.shape == labels.shape == t1.shape == flair.shape
@@ -99,7 +105,7 @@ def test_a_task_makes_what_brainlife_takes(task: Path) -> None:
     anat = task / "output" / "sub-MS001" / "ses-2" / "anat"
     assert (anat / "sub-MS001_ses-2_space-T1w_label-L_mask.nii.gz").exists()
     assert not (task / "output" / "of_a_run_before").exists()
-    assert not (task / "work").exists()
+    assert not (task / "lesion_xai").exists()
 
 
 @pytest.mark.parametrize(
@@ -107,22 +113,53 @@ def test_a_task_makes_what_brainlife_takes(task: Path) -> None:
     [
         ({"flair": None}, "names no flair"),
         ({"t1": "../staged/none.nii.gz"}, "none.nii.gz does not exist"),
+        ({"t1": "output/t1.nii.gz"}, "is where this app writes"),
         (
-            {"_inputs": [{"id": "t1", "meta": {"subject": "1"}}]},
-            "of different visits: ('sub-1',) and ('sub-01',)",
+            {
+                "_inputs": [
+                    {"id": "t1", "meta": {"subject": "1"}},
+                    {"id": "flair", "meta": {"subject": 1, "session": "2"}},
+                ]
+            },
+            "of different visits: sub-1 and sub-1_ses-2",
         ),
+        ({"_inputs": {"t1": {}}}, "not as brainlife writes it"),
+        ({"t1": ["one", "two"]}, "names no t1"),
     ],
 )
 def test_inputs_that_cannot_be_used_end_the_task_in_one_line(
     task: Path, change: dict[str, Any], words: str
 ) -> None:
+    (task / "output").mkdir()
+    (task / "output" / "t1.nii.gz").touch()
     config_of(task, **change)
     ended = start(task)
+    assert (task / "output" / "t1.nii.gz").exists()
     assert ended.returncode == 65
     assert ended.stderr.startswith("brainlife: ")
     assert words in ended.stderr
     assert ended.stderr.count("\n") == 1
     assert not (task / "product.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("meta", "entities"),
+    [
+        ({"subject": "sub-MS_1", "session": "ses-01"}, ("sub-MS1", "ses-01")),
+        ({"subject": 0, "session": 0}, ("sub-0", "ses-0")),
+        ({"subject": "", "session": None}, ("sub-01",)),
+        ({"session": "2"}, ("sub-01", "ses-2")),
+    ],
+)
+def test_entities_are_those_of_the_meta(meta: dict[str, Any], entities: tuple[str, ...]) -> None:
+    assert convert.visit_of(meta) == entities
+
+
+def test_options_of_zero_count_and_lists_are_words() -> None:
+    given = {"t1": "a", "_inputs": [], "noise_level": 0, "verbose": True, "allow_tf32": False}
+    given |= {"threshold": None, "preset": "", "session_label": ["1", 2]}
+    words = ["--noise-level", "0", "--verbose", "--session-label", "1", "2"]
+    assert list(convert.options_of(given)) == words
 
 
 def test_the_exit_code_is_that_of_the_app(task: Path) -> None:
