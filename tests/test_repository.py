@@ -157,7 +157,7 @@ def test_descriptor_describes_the_option_as_the_parser_does(flag: str) -> None:
     assert entry.get("value-choices") == (list(action.choices) if action.choices else None)
     assert entry.get("list", False) == (action.nargs == "+")
     assert (entry["type"] == "Flag") == (action.nargs == 0)
-    assert flag == "output_dir" or entry["optional"] is not action.required
+    assert entry["optional"] is not action.required
     if "default-value" in entry:
         assert entry["default-value"] == action.default
 
@@ -201,6 +201,15 @@ def test_the_command_that_boutiques_makes_means_what_was_invoked(tmp_path: Path)
     by_hand += "--skip-bids-validation --preset published --threshold 0.25 --target-error 0.1 "
     by_hand += "-w /work --nprocs 3 --mem-gb 16 --tta flip"
     assert parse(arguments) == parse(by_hand.split())
+
+
+@pytest.mark.parametrize("more", [{}, {"participant_level_analysis_dir": "/out"}])
+def test_the_group_level_gets_its_folder(tmp_path: Path, more: dict[str, str]) -> None:
+    given = {"bids_dir": "/bids", "output_dir": "/out", "analysis_level": ["group"], **more}
+    invocation = tmp_path / "invocation.json"
+    invocation.write_text(json.dumps(given), encoding="utf-8")
+    command = bosh("exec", "simulate", DESCRIPTOR, "-i", invocation)
+    assert " /bids /out group " in command
 
 
 def test_every_input_of_the_descriptor_is_on_its_command_line() -> None:
