@@ -153,8 +153,8 @@ def _reason(text: str) -> str:
     lost = _LOST_JOB.search(text)
     if lost:
         return (
-            f"its job ended without a result; time and memory are common reasons, and "
-            f"slurm-{lost[1]}.out in the work folder may say more"
+            f"its job {lost[1]} ended without a result: it was cancelled, or took too much time "
+            "or memory; what it wrote is in the folder jobs of the work folder"
         )
     own, others = _OWN_ERROR.findall(text), _ANY_ERROR.findall(text)
     return " ".join((own or others or [_NO_RESULT])[-1].split())

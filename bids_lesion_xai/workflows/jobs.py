@@ -6,8 +6,12 @@ from __future__ import annotations
 import getpass
 import logging
 import os
+import shlex
+import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from traceback import format_exception
 from typing import Any
 from uuid import uuid4
@@ -97,7 +101,7 @@ class _Jobs(plugins.base.DistributedPluginBase):
             job = super()._submit_job(node, updatehash)
         except Exception as error:
             # nipype would end here, and forget the jobs that it has submitted.
-            message = f"no job was taken; do the scheduler's own commands work here? ({error!r})"
+            message = f"no job was taken: {error}"
             job = -1 - len(self._refused)
             self._refused[job] = format_exception(UnavailableError(message))
         else:
@@ -122,6 +126,48 @@ class _Jobs(plugins.base.DistributedPluginBase):
         super()._task_finished_cb(jobid, cached)
 
 
+class _SlurmJobs(_Jobs, plugins.SLURMPlugin):
+    """SLURM, asked in its own words: nipype takes no notice of a command of it that fails."""
+
+    def _submit_batchtask(self, scriptfile: str, node: Node) -> int:
+        output = str(Path(scriptfile).with_name("slurm-%j.out"))
+        given = shlex.split(self._sbatch_args)
+        name = self._names[node.name]
+        words = _ask("sbatch", "--parsable", "-o", output, "-J", name, *given, scriptfile)
+        job = int(words.partition(";")[0])
+        self._pending[job] = node.output_dir()
+        return job
+
+    def _is_pending(self, taskid: int) -> bool:
+        try:
+            return bool(_ask("squeue", "--noheader", "-j", str(taskid)).strip())
+        except UnavailableError as error:
+            if "Invalid job id" in str(error):
+                return False
+            # A busy controller does not answer; the job may well run.
+            log.warning("job %d: %s", taskid, error)
+            return True
+
+
+def _ask(program: str, *arguments: str) -> str:
+    """Return what a program answers.
+
+    Raises
+    ------
+    UnavailableError
+        It cannot be run, or it failed.
+    """
+    path = shutil.which(program)
+    if path is None:
+        message = f"{program} is not installed here."
+        raise UnavailableError(message)
+    ended = subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
+    if ended.returncode:
+        message = f"{program} failed: {' '.join(ended.stderr.split())}"
+        raise UnavailableError(message)
+    return ended.stdout
+
+
 def scheduler(config: RunConfig, names: Mapping[str, str]) -> plugins.base.DistributedPluginBase:
     """Return nipype's plugin for the scheduler of `config`.
 
@@ -131,20 +177,21 @@ def scheduler(config: RunConfig, names: Mapping[str, str]) -> plugins.base.Distr
     names : dict of str
         Names of the visits, by those of their nodes.
     """
+    kind, args = config.plugin.name, dict(config.plugin.args)
+    if kind == "SLURM":
+        args["sbatch_args"] = _sbatch_args(config, args.get("sbatch_args") or "")
+        return _SlurmJobs(names, args)
     # nipype names jobs after this variable.
     os.environ.setdefault("LOGNAME", getpass.getuser())
-    kind = config.plugin.name
-    made = type(f"{kind}Jobs", (_Jobs, getattr(plugins, f"{kind}Plugin")), {})
-    return made(names, _arguments(config))
+    return type(f"{kind}Jobs", (_Jobs, getattr(plugins, f"{kind}Plugin")), {})(names, args)
 
 
-def _arguments(config: RunConfig) -> dict[str, Any]:
-    """Return the arguments of the plugin, for SLURM with cores and memory before the user's own.
-
-    Of an option that is given twice, SLURM takes the last.
-    """
-    args = dict(config.plugin.args)
-    if config.plugin.name == "SLURM":
-        own = f"--cpus-per-task={config.n_procs} --mem={round(1000 * config.total_memory_gb)}M"
-        args["sbatch_args"] = f"{own} {args.get('sbatch_args', '')}".strip()
-    return args
+def _sbatch_args(config: RunConfig, given: str) -> str:
+    """Return the user's options of sbatch, after cores and memory unless they name these."""
+    words = shlex.split(given)
+    own = []
+    if not any(word.startswith(("-c", "--cpus-per-task")) for word in words):
+        own.append(f"--cpus-per-task={config.n_procs}")
+    if not any(word.startswith("--mem") for word in words):
+        own.append(f"--mem={round(1000 * config.total_memory_gb)}M")
+    return " ".join([*own, given]).strip()
