@@ -50,6 +50,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 _JOB_CORES = 4
 _JOB_MEMORY_GB = 8.0
 _MEMORY_PART = 0.9
+_LEAST_MEMORY_GB = 0.5
 _MOST_OMP_THREADS = 8
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -306,8 +307,10 @@ def parse(argv: list[str] | None = None) -> RunConfig:
 def _folders(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
     """Return input, output and work folder; exit 2 if they get in each other's way."""
     bids_dir, output_dir = options.bids_dir.resolve(), options.output_dir.resolve()
-    scratch = Path(tempfile.gettempdir()) / f"bids_lesion_xai_work_{os.getuid()}"
-    work_dir = (options.work_dir or scratch).resolve()
+    work_dir = options.work_dir
+    if work_dir is None:
+        work_dir = Path(tempfile.gettempdir()) / f"bids_lesion_xai_work_{os.getuid()}"
+    work_dir = work_dir.resolve()
     if output_dir == bids_dir:
         parser.error("OUTPUT_DIR is BIDS_DIR; the input is never written to.")
     if bids_dir in output_dir.parents and bids_dir / "derivatives" not in output_dir.parents:
@@ -335,11 +338,15 @@ def _resources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
     else:
         n_procs = int(plugin.args.get("n_procs", cores()))
         memory_gb = plugin.args.get("memory_gb", _MEMORY_PART * machine_memory_gb())
-    n_procs = options.nprocs or n_procs
+    n_procs, memory_gb = options.nprocs or n_procs, options.mem_gb or memory_gb
+    if memory_gb < _LEAST_MEMORY_GB:
+        parser.error(
+            f"--mem: {memory_gb:g} GB is too little. A number without a unit is in MB; 8G is 8 GB."
+        )
     return {
         "plugin": plugin,
         "n_procs": n_procs,
-        "total_memory_gb": options.mem_gb or memory_gb,
+        "total_memory_gb": memory_gb,
         "omp_n_threads": min(options.omp_nthreads or _MOST_OMP_THREADS, n_procs),
     }
 
@@ -377,8 +384,8 @@ def fraction(text: str) -> float:
 def _gigabytes(text: str) -> float:
     """Return GB of a size in MB, or in a unit that follows it."""
     units = {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?)B?", text.strip(), re.IGNORECASE)
-    size = float(found[1]) * units[found[2].upper() or "M"] if found else 0.0
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *(?:([KMGT])(?:i?B)?)?", text.strip(), re.IGNORECASE)
+    size = float(found[1]) * units[(found[2] or "M").upper()] if found else 0.0
     if not size:
         message = f"{text}: a number of MB is expected, or one with a unit, such as 16G"
         raise argparse.ArgumentTypeError(message)

@@ -191,7 +191,7 @@ def test_one_process_never_uses_more_cores_than_there_are(
         ("--random-seed", "x"),
         *(("--nprocs", value) for value in ("0", "-2", "all")),
         *(("--omp-nthreads", value) for value in ("0", "two")),
-        *(("--mem", value) for value in ("0", "-1", "much", "16P", "2e3", "")),
+        *(("--mem", value) for value in ("0", "-1", "much", "16P", "2e3", "8000B", "")),
         *(("--mem-gb", value) for value in ("0", "-1", "16G")),
     ],
 )
@@ -348,12 +348,27 @@ def plugin_file(folder: Path, text: str) -> str:
 
 @pytest.mark.parametrize(
     ("size", "gigabytes"),
-    [("16G", 16), ("16 GB", 16), ("500", 0.5), ("500M", 0.5), ("1.5T", 1500), ("2000000k", 2)],
+    [
+        ("16G", 16),
+        ("16 GB", 16),
+        ("16GiB", 16),
+        ("500", 0.5),
+        ("500M", 0.5),
+        ("1.5T", 1500),
+        ("2000000k", 2),
+    ],
 )
 def test_memory_is_in_mb_unless_a_unit_says_otherwise(size: str, gigabytes: float) -> None:
     for flag in ("--mem", "--mem-mb", "--mem_mb"):
         assert config(flag, size).total_memory_gb == gigabytes
     assert config("--mem-gb", "7.5").total_memory_gb == 7.5
+
+
+@pytest.mark.parametrize("given", [("--mem", "8"), ("--mem-gb", "0.1")])
+def test_too_little_memory_is_refused_with_a_word_on_units(
+    given: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "8G is 8 GB" in refusal(capsys, "bids", "out", "participant", *given)
 
 
 def test_a_local_plugin_says_how_much_to_use_and_flags_win(tmp_path: Path) -> None:
