@@ -131,7 +131,9 @@ def curve(prediction: Prediction, temperature: float) -> list[dict[str, float]]:
 def fit(predictions: Sequence[Prediction]) -> Setting:
     """Return the temperature and the threshold that suit these predictions best.
 
-    The threshold is the one with the largest mean over people of Dice plus lesion-wise F1.
+    The temperature is the median over people of the one that is most likely: a single person
+    whose lesions are missed would make a network unsure of everything. The threshold is the one
+    with the largest mean over people of Dice plus lesion-wise F1.
     """
     return _fit([(prediction, _scores(prediction)) for prediction in predictions])
 
@@ -170,18 +172,22 @@ def _scores(prediction: Prediction) -> dict[float, float]:
 
 
 def _fit(scored: Sequence[tuple[Prediction, dict[float, float]]]) -> Setting:
-    pairs = [_in_brain(prediction) for prediction, _ in scored]
-    temperature = fit_temperature([odds for odds, _ in pairs], [lesions for _, lesions in pairs])
-    sessions: dict[str, list[dict[float, float]]] = {}
-    for prediction, scores in scored:
-        sessions.setdefault(prediction.scan.person, []).append(scores)
+    sessions: dict[str, list[tuple[Prediction, dict[float, float]]]] = {}
+    for one in scored:
+        sessions.setdefault(one[0].scan.person, []).append(one)
+    temperature = float(np.median([_temperature(own) for own in sessions.values()]))
     by_person = [
-        {threshold: float(np.mean([one[threshold] for one in own])) for threshold in THRESHOLDS}
+        {at: float(np.mean([scores[at] for _, scores in own])) for at in THRESHOLDS}
         for own in sessions.values()
     ]
     # The temperature moves the probability of the voxels that are just lesion.
     log_odds = special.logit(choose_threshold(by_person)) / temperature
     return Setting(round(float(special.expit(log_odds)), 3), temperature)
+
+
+def _temperature(scored: Sequence[tuple[Prediction, Any]]) -> float:
+    pairs = [_in_brain(prediction) for prediction, _ in scored]
+    return fit_temperature([odds for odds, _ in pairs], [lesions for _, lesions in pairs])
 
 
 def _in_brain(prediction: Prediction) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

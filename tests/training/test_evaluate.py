@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,13 @@ def test_the_threshold_that_is_fitted_finds_both_lesions() -> None:
     # The bright voxel is false, so certainty is lowered.
     assert setting.temperature > 0.1
     assert segment(prediction(), setting).sum() == 28
+
+
+def test_one_person_whose_lesions_are_missed_does_not_decide_the_temperature() -> None:
+    people = [prediction(f"a/sub-0{i}") for i in (1, 2, 3)]
+    missed = replace(people[2], log_odds=-np.abs(people[2].log_odds))
+    assert fit([missed]).temperature > 1.1 * fit(people).temperature
+    assert fit([*people[:2], missed]).temperature == fit(people).temperature
 
 
 def test_sessions_are_averaged_before_people() -> None:
