@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 _NO_RESULT = "stopped without a message; out of memory is a common reason"
 # nipype's words for a job of which the scheduler knows nothing any more.
 _LOST_JOB = re.compile(r"Job id \((\d+)\) finished or terminated, but results file does not exist")
+_FULL_DISK = "No space left on device"
+_NO_SPACE = "no space is left for the work folder or the output folder; see --work-dir"
 _STALE = " (the results of an earlier run stay)"
 # What a traceback says of an exception of this package, up to an empty line, or of any other.
 _OWN_ERROR = re.compile(
@@ -156,5 +158,7 @@ def _reason(text: str) -> str:
             f"its job {lost[1]} ended without a result: it was cancelled, or took too much time "
             "or memory; what it wrote is in the folder jobs of the work folder"
         )
+    if _FULL_DISK in text:
+        return _NO_SPACE
     own, others = _OWN_ERROR.findall(text), _ANY_ERROR.findall(text)
     return " ".join((own or others or [_NO_RESULT])[-1].split())

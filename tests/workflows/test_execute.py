@@ -178,6 +178,10 @@ def _crash(folder: Path, visit: Visit, error: Exception, step: str = "step") -> 
         (MemoryError(), "MemoryError"),
         (np.exceptions.AxisError("no axis"), "numpy.exceptions.AxisError: no axis"),
         (KeyError("sigma"), "KeyError: 'sigma'"),
+        (
+            OSError(28, "No space left on device"),
+            "no space is left for the work folder or the output folder; see --work-dir",
+        ),
     ],
 )
 @pytest.mark.parametrize("visit", [GOOD, TRUNCATED, CONSTANT, Visit("ses", "sub")])
