@@ -19,7 +19,10 @@ from pathlib import Path
 # Keys of config.json, which name files, and BIDS suffixes.
 IMAGES = {"t1": "T1w", "flair": "FLAIR"}
 # What `main` removes before a run.
-WRITTEN = ("lesion_xai", "output", "mask", "parcellation", "output_report")
+WRITTEN = (
+    *("lesion_xai", "output", "mask", "parcellation", "output_report"),
+    *("preprocessed_t1", "preprocessed_flair"),
+)
 # Of an input's meta, these are no content of a sidecar.
 ENTITIES = ("subject", "session", "run", "acq", "nifti_headers")
 

@@ -7,6 +7,7 @@ import base64
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -153,6 +154,12 @@ def test_inputs_that_cannot_be_used_end_the_task_in_one_line(
 )
 def test_entities_are_those_of_the_meta(meta: dict[str, Any], entities: tuple[str, ...]) -> None:
     assert convert.visit_of(meta) == entities
+
+
+def test_an_input_is_refused_wherever_main_removes_something() -> None:
+    removed = re.findall(r"^rm -rf (.+)$", (ROOT / "brainlife" / "main").read_text(), re.M)
+    names = {name for line in removed for name in line.split()}
+    assert names - {"product.json"} == set(convert.WRITTEN)
 
 
 def test_options_of_zero_count_and_lists_are_words() -> None:
