@@ -41,14 +41,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.predict", description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("datasets", type=Path, nargs="+")
-    parser.add_argument("--leave-in", action="store_true", help="people of the training too")
+    parser.add_argument(
+        "--people-of-training",
+        action="store_true",
+        help="do not leave out people whom the model was trained on",
+    )
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     logging.disable(logging.INFO)
     bundle = read_bundle(options.model)
     predictor = load_predictor(bundle, choose_device(options.device))
     files = [entry for dataset in options.datasets for entry in find_labelled(dataset)]
-    left_out = () if options.leave_in else bundle.trained_on
+    left_out = () if options.people_of_training else bundle.trained_on
     scans = load_scans(entry for entry in files if entry.person not in left_out)
     rows = {}
     for name, way in WAYS.items():

@@ -23,8 +23,8 @@ WRITTEN = (
     *("lesion_xai", "output", "mask", "parcellation", "output_report"),
     *("preprocessed_t1", "preprocessed_flair"),
 )
-# Of an input's meta, these are no content of a sidecar.
-ENTITIES = ("subject", "session", "run", "acq", "nifti_headers")
+# Of an input's meta, what is no content of a sidecar.
+NOT_OF_SIDECAR = ("subject", "session", "run", "acq", "nifti_headers")
 
 
 def fail(message):
@@ -51,9 +51,8 @@ def write_inputs(config_path, bids):
     # An input that says nothing of its visit is of the other's.
     visits = {visit_of(metas[key]) for key in IMAGES if "subject" in metas.get(key, {})}
     if len(visits) > 1:
-        fail(
-            f"t1 and flair are of different visits: {' and '.join(map('_'.join, sorted(visits)))}."
-        )
+        names = " and ".join("_".join(visit) for visit in sorted(visits))
+        fail(f"t1 and flair are of different visits: {names}.")
     entities = visits.pop() if visits else ("sub-01",)
     anat = bids.joinpath(*entities, "anat")
     anat.mkdir(parents=True)
@@ -63,7 +62,7 @@ def write_inputs(config_path, bids):
         name = "_".join([*entities, suffix])
         # A copy: a link may point to where the container sees nothing.
         shutil.copyfile(config[key], anat / f"{name}.nii.gz")
-        sidecar = {k: v for k, v in metas.get(key, {}).items() if k not in ENTITIES}
+        sidecar = {k: v for k, v in metas.get(key, {}).items() if k not in NOT_OF_SIDECAR}
         write_json(anat / f"{name}.json", sidecar)
     return list(options_of(config))
 
@@ -84,17 +83,17 @@ def read_config(path):
 
 def visit_of(meta):
     """Return the BIDS entities of an input: participant and, if there is one, session."""
-    entities = []
-    for prefix, key in (("sub-", "subject"), ("ses-", "session")):
-        text = "" if meta.get(key) is None else str(meta[key])
-        label = re.sub(
-            r"[^0-9A-Za-z]", "", text[len(prefix) :] if text.startswith(prefix) else text
-        )
-        if label:
-            entities.append(prefix + label)
-    return (
-        tuple(entities) if entities and entities[0].startswith("sub-") else ("sub-01", *entities)
-    )
+    subject, session = label_of(meta, "subject", "sub-"), label_of(meta, "session", "ses-")
+    participant = f"sub-{subject or '01'}"
+    return (participant, f"ses-{session}") if session else (participant,)
+
+
+def label_of(meta, key, prefix):
+    """Return what a meta says of an entity as BIDS spells it, without its prefix; may be empty."""
+    text = "" if meta.get(key) is None else str(meta[key])
+    if text.startswith(prefix):
+        text = text[len(prefix) :]
+    return re.sub(r"[^0-9A-Za-z]", "", text)
 
 
 def options_of(config):
@@ -109,23 +108,22 @@ def options_of(config):
 
 def write_outputs(derivatives, out):
     """Make the folders of brainlife's datatypes, and product.json."""
-    marks = sorted(derivatives.glob("sub-*/**/*_desc-lesions_dseg.nii.gz"))
-    if len(marks) != 1:
-        fail(f"{derivatives} holds {len(marks)} label images of lesions; one is expected.")
-    anat = marks[0].parent
-    stem = marks[0].name.split("_space-")[0]
-    report = derivatives / f"{stem}.html"
+    found = sorted(derivatives.glob("sub-*/**/*_desc-lesions_dseg.nii.gz"))
+    if len(found) != 1:
+        fail(f"{derivatives} holds {len(found)} label images of lesions; one is expected.")
+    labels_image = found[0]
+    anat, visit = labels_image.parent, labels_image.name.split("_space-")[0]
     files = {
-        "mask/mask.nii.gz": anat / f"{stem}_space-T1w_label-L_mask.nii.gz",
-        "parcellation/parc.nii.gz": marks[0],
-        "preprocessed_t1/t1.nii.gz": anat / f"{stem}_desc-preproc_T1w.nii.gz",
-        "preprocessed_flair/flair.nii.gz": anat / f"{stem}_space-T1w_desc-preproc_FLAIR.nii.gz",
-        "output_report/html/index.html": report,
+        "mask/mask.nii.gz": anat / f"{visit}_space-T1w_label-L_mask.nii.gz",
+        "parcellation/parc.nii.gz": labels_image,
+        "preprocessed_t1/t1.nii.gz": anat / f"{visit}_desc-preproc_T1w.nii.gz",
+        "preprocessed_flair/flair.nii.gz": anat / f"{visit}_space-T1w_desc-preproc_FLAIR.nii.gz",
+        "output_report/html/index.html": derivatives / f"{visit}.html",
     }
     for target, source in files.items():
         (out / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, out / target)
-    with marks[0].with_name(marks[0].name.replace(".nii.gz", ".tsv")).open(newline="") as stream:
+    with (anat / labels_image.name.replace(".nii.gz", ".tsv")).open(newline="") as stream:
         lesions = list(csv.DictReader(stream, delimiter="\t"))
     labels = [
         {"name": row["name"], "label": row["index"], "voxel_value": int(row["index"])}
@@ -133,7 +131,7 @@ def write_outputs(derivatives, out):
     ]
     write_json(out / "parcellation" / "label.json", labels)
     volume_ml = sum(float(row["volume_mm3"]) for row in lesions) / 1000
-    overview = derivatives / stem.split("_")[0] / "figures" / f"{stem}_overview.png"
+    overview = derivatives / visit.split("_")[0] / "figures" / f"{visit}_overview.png"
     picture = base64.b64encode(overview.read_bytes()).decode("ascii")
     product = {
         "mask": {"meta": {}, "tags": ["lesion"]},
