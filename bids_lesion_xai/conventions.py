@@ -15,6 +15,11 @@ TTA = {
 }
 # Outer edges in mm of the shells around a lesion; each begins where the one before ends.
 SHELLS_MM = (1, 2, 3, 5, 10)
+# Bins of the radial profile, in mm, and how far it goes to either side of the border.
+PROFILE_STEP_MM = 0.5
+PROFILE_REACH_MM = 15.0
+# Percentages of the absolute saliency whose distance from the lesion is stated.
+SALIENCY_PERCENTAGES = (50, 90, 95)
 # The published minimum of more than 5 voxels on a 1 mm grid (Spagnolo et al., Scientific Reports
 # 2026, doi 10.1038/s41598-026-36560-9).
 DEFAULT_MIN_VOLUME_MM3 = 6.0

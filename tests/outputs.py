@@ -249,6 +249,7 @@ def saliency_row(
         "name": f"L{index:03d}",
         "n_samples": n_samples,
         "flair_share": totals["flair"] / sum(totals.values()),
+        "flair_share_se": 0.01 if n_samples > 1 else np.nan,
     }
     for channel in CHANNELS:
         values = maps[channel].astype(np.float64)
@@ -266,6 +267,12 @@ def saliency_row(
         for side, where in (("inside", inside), ("outside", ~inside)):
             numbers[f"positive_{side}"] = values[where].clip(min=0).sum()
             numbers[f"negative_{side}"] = values[where].clip(max=0).sum()
+        mass = [np.abs(values)[distance <= mm].sum() for mm in range(20)]
+        for percent in (50, 90, 95):
+            enough = np.array(mass) >= percent / 100 * np.abs(values).sum()
+            numbers[f"distance_{percent}_mm"] = enough.argmax()
+        numbers["sign_balance"] = values.sum() / np.abs(values).sum()
+        numbers["compactness"] = 0.5
         row |= {f"{channel}_{key}": float(value) for key, value in numbers.items()}
     return row
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bids_lesion_xai.bids.naming import format_name
 from bids_lesion_xai.bids.visit import Visit
-from bids_lesion_xai.conventions import CHANNELS, SHELLS_MM
+from bids_lesion_xai.conventions import CHANNELS, SALIENCY_PERCENTAGES, SHELLS_MM
 
 # Stands for the method of explanation in the value of an entity.
 METHOD = "METHOD"
@@ -55,11 +55,14 @@ class Column:
         Empty if it has none.
     kind : str
         The BIDS ``Format`` of a column that BIDS itself defines, else empty.
+    levels : mapping of str to str
+        The words that a column of words may hold, and their meaning; empty for numbers.
     """
 
     description: str
     units: str = ""
     kind: str = ""
+    levels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,25 @@ def _channel_columns(channel: str) -> dict[str, Column]:
             for sign in ("positive", "negative")
         },
     }
-    return {f"{channel}_{key}": Column(text, SALIENCY_UNITS) for key, text in columns.items()}
+    shapes = {
+        **{
+            f"distance_{percent}_mm": Column(
+                f"distance from the lesion within which {percent} % of the absolute saliency of "
+                f"{name} lies, 0 if it lies in the lesion",
+                "mm",
+            )
+            for percent in SALIENCY_PERCENTAGES
+        },
+        "sign_balance": Column(
+            f"sum of the saliency of {name} over the sum of its absolute values, -1 to 1"
+        ),
+        "compactness": Column(
+            "radius of gyration of the lesion's voxels over that of all voxels weighted by the "
+            f"absolute saliency of {name}: 1 if it is spread like the lesion, small if wide"
+        ),
+    }
+    described = {key: Column(text, SALIENCY_UNITS) for key, text in columns.items()} | shapes
+    return {f"{channel}_{key}": column for key, column in described.items()}
 
 
 _SALIENCY_COLUMNS = {
@@ -187,8 +208,29 @@ _SALIENCY_COLUMNS = {
     "flair_share": Column(
         "share of FLAIR in the sum of the absolute saliency values of both images, 0 to 1"
     ),
+    "flair_share_se": Column(
+        "Monte-Carlo standard error of flair_share: jackknife over at most ten groups of noise "
+        "samples"
+    ),
     **_channel_columns("flair"),
     **_channel_columns("t1w"),
+}
+
+_PROFILE_COLUMNS = {
+    "index": _LESION_COLUMNS["index"],
+    "name": _LESION_COLUMNS["name"],
+    "channel": Column("image", levels=CHANNELS),
+    "near_mm": Column(
+        "near end of a step of distance from the border of the lesion, exclusive: outside, to the "
+        "nearest voxel of the lesion; inside, minus that to the nearest voxel outside; Euclidean, "
+        "between voxel centres",
+        "mm",
+    ),
+    "far_mm": Column("far end of the step, inclusive", "mm"),
+    "n_voxels": Column("number of voxels at such a distance; steps without voxels have no row"),
+    "mean": Column("mean saliency of these voxels", SALIENCY_UNITS),
+    "positive": Column("sum of their positive values", SALIENCY_UNITS),
+    "negative": Column("sum of their negative values", SALIENCY_UNITS),
 }
 
 _VISIT_COLUMNS = {
@@ -397,6 +439,18 @@ DERIVATIVES: dict[str, Derivative] = {
             _T1W | {"desc": METHOD},
             facts=_SALIENCY_FACTS,
             columns=_SALIENCY_COLUMNS,
+            standard=False,
+        ),
+        Derivative(
+            "saliency_profile",
+            Level.VISIT,
+            "profile",
+            ".tsv",
+            "Saliency by distance from the border of each lesion, in steps of 0.5 mm, up to 15 mm "
+            "to either side: one row a lesion, image and step",
+            _T1W | {"desc": METHOD},
+            facts=("Sources", "Method", "Units"),
+            columns=_PROFILE_COLUMNS,
             standard=False,
         ),
         Derivative(

@@ -36,6 +36,7 @@ def sidecar(row: Derivative, facts: Mapping[str, Any]) -> dict[str, Any]:
         name: {"Description": column.description}
         | ({"Units": stated.get(column.units, column.units)} if column.units else {})
         | ({"Format": column.kind} if column.kind else {})
+        | ({"Levels": dict(column.levels)} if column.levels else {})
         for name, column in row.columns.items()
     }
     units = {"Units": stated.get(row.units, row.units)} if row.units else {}

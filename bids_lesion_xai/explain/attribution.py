@@ -30,6 +30,9 @@ class Attribution:
     inside_error : float64 tensor, shape (C,)
         Monte-Carlo standard error of the mean of `values` over the lesion's voxels; NaN where it
         is not known.
+    share_error : float64 tensor, shape (C,)
+        Monte-Carlo standard error of each channel's share in the sum of the absolute values; NaN
+        where it is not known.
     n_samples : int
         Points at which the gradient was taken.
     engine : str
@@ -41,6 +44,7 @@ class Attribution:
     offset: Indices
     standard_error: torch.Tensor
     inside_error: torch.Tensor
+    share_error: torch.Tensor
     n_samples: int
     engine: str
 

@@ -39,6 +39,10 @@ class Reduction(ABC):
     def inside_error(self) -> torch.Tensor:
         """Return that of the mean of `values` over the lesion's voxels, float64, shape (C,)."""
 
+    @abstractmethod
+    def share_error(self) -> torch.Tensor:
+        """Return that of each channel's share in the absolute values, float64, shape (C,)."""
+
 
 class PointMethod(ABC):
     """Saliency from the gradients at `n_points` points about the image.
@@ -101,6 +105,7 @@ class PointMethod(ABC):
                     offset=problem.support(lesion).start,
                     standard_error=reduction.standard_error(),
                     inside_error=reduction.inside_error(),
+                    share_error=reduction.share_error(),
                     n_samples=count,
                     engine=problem.engine.name,
                 )

@@ -2,7 +2,8 @@
 """Mean and variance of gradients that come one after the other, with their standard errors.
 
 Moments about the mean are updated as of Welford (1962, doi 10.1080/00401706.1962.10490022) and, to
-the fourth, Pebay (2008, Sandia report SAND2008-6212).
+the fourth, Pebay (2008, Sandia report SAND2008-6212). A share of absolute values is no mean: its
+error is that of the delete-a-group jackknife.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Any
 import torch
 
 from bids_lesion_xai.explain.points import Reduction
+
+# More groups make the error of a share more certain, and cost a map of memory each.
+_MOST_GROUPS = 10
 
 
 class Mean(Reduction):
@@ -28,8 +32,13 @@ class Mean(Reduction):
         self._inside_means: list[torch.Tensor] = []
         self._count = 0
         self._mean, self._squares = torch.empty(0), torch.empty(0)
+        self._groups: list[torch.Tensor] = []
 
     def add(self, gradient: torch.Tensor) -> None:
+        if self._count < _MOST_GROUPS:
+            self._groups.append(gradient.clone())
+        else:
+            self._groups[self._count % _MOST_GROUPS].add_(gradient)
         self._inside_means.append(gradient[self._inside].double().mean(1))
         self._count += 1
         if self._count == 1:
@@ -49,6 +58,24 @@ class Mean(Reduction):
         means = torch.stack(self._inside_means)
         deviations = (means - means.mean(0)).square().sum(0)
         return (deviations / _or_nan((self._count - 1) * self._count)).sqrt()
+
+    def share_error(self) -> torch.Tensor:
+        """Return the error of the jackknife for groups of unequal size.
+
+        Each group in turn is left out (Busing et al., Statistics and Computing 9, 1999, doi
+        10.1023/A:1008800423698). With ten samples or fewer every sample is a group.
+        """
+        n_groups = len(self._groups)
+        if n_groups == 1:
+            return torch.full((len(self._mean),), torch.nan, dtype=torch.float64)
+        total = self._mean * self._count
+        whole = channel_shares(total)
+        without = torch.stack([channel_shares(total - group) for group in self._groups])
+        sizes = torch.tensor([len(range(i, self._count, n_groups)) for i in range(n_groups)])
+        ratios = (self._count / sizes.double())[:, None].to(whole.device)
+        centre = n_groups * whole - ((1 - 1 / ratios) * without).sum(0)
+        pseudovalues = ratios * whole - (ratios - 1) * without
+        return ((pseudovalues - centre).square() / (ratios - 1)).mean(0).sqrt()
 
 
 class MeanSquare(Mean):
@@ -107,6 +134,9 @@ class Variance(Reduction):
     def inside_error(self) -> torch.Tensor:
         return torch.full((len(self._second),), torch.nan, dtype=torch.float64)
 
+    def share_error(self) -> torch.Tensor:
+        return self.inside_error()
+
 
 class Sum(Reduction):
     """A weighted sum of gradients at points without noise.
@@ -134,6 +164,24 @@ class Sum(Reduction):
 
     def inside_error(self) -> torch.Tensor:
         return torch.zeros(len(self._sum), dtype=torch.float64)
+
+    def share_error(self) -> torch.Tensor:
+        return self.inside_error()
+
+
+def channel_shares(values: torch.Tensor) -> torch.Tensor:
+    """Return the share of each channel in the sum of the absolute values, NaN if all are 0.
+
+    Parameters
+    ----------
+    values : float tensor, shape (C, x, y, z)
+
+    Returns
+    -------
+    shares : float64 tensor, shape (C,)
+    """
+    totals = values.abs().sum((1, 2, 3), dtype=torch.float64)
+    return totals / totals.sum()
 
 
 def _or_nan(number: float) -> float:

@@ -71,10 +71,12 @@ class _ExplainInput(BaseInterfaceInputSpec):
     memory_gb = traits.Float(mandatory=True, desc="for samples computed side by side")
     n_threads = traits.Int(mandatory=True, desc="threads of the network on CPU")
     columns = traits.List(traits.Str, mandatory=True, desc="columns of the table, in order")
+    profile_columns = traits.List(traits.Str, mandatory=True, desc="columns of the profile")
 
 
 class _ExplainOutput(TraitedSpec):
     table_file = File(exists=True, desc="one row a lesion")
+    profile_file = File(exists=True, desc="one row a lesion, image and step of distance")
     flair_file = File(exists=True, desc="saliency of all lesions with respect to FLAIR")
     t1w_file = File(exists=True, desc="saliency of all lesions with respect to T1w")
     lesion_folder = Directory(exists=True, desc="NAME_flair.nii.gz and NAME_t1w.nii.gz a lesion")
@@ -127,7 +129,7 @@ class Explain(SimpleInterface):
         )
         files = _LesionFiles(labels, grid, Path(runtime.cwd))
         files.add_all(attributions)
-        self._results.update(files.finish(self.inputs.columns))
+        self._results.update(files.finish(self.inputs.columns, self.inputs.profile_columns))
         progress.finish(int(labels.max()))
         facts = {"sigma": sigma, "device": str(device), "engine": ", ".join(sorted(files.engines))}
         facts_file = Path(runtime.cwd, "facts.json")
@@ -163,6 +165,7 @@ class _LesionFiles:
         self._owner = nearest_lesion(labels, grid.spacing_mm) if labels.any() else labels
         self._whole = np.zeros((len(CHANNELS), *grid.shape), np.float32)
         self._rows: list[dict[str, Any]] = []
+        self._profile: list[dict[str, Any]] = []
         self.engines: set[str] = set()
 
     def add_all(self, attributions: Iterable[Attribution]) -> None:
@@ -177,7 +180,7 @@ class _LesionFiles:
                 writing.result()
 
     def _add(self, attribution: Attribution) -> None:
-        from bids_lesion_xai.explain.summary import lesion_numbers
+        from bids_lesion_xai.explain.summary import lesion_map, lesion_numbers, radial_profile
 
         name = lesion_name(attribution.lesion)
         values = attribution.values.numpy(force=True)
@@ -186,22 +189,29 @@ class _LesionFiles:
         for channel, part in zip(CHANNELS, values, strict=True):
             path = self._lesion_folder / f"{name}_{channel}.nii.gz"
             nifti.save(path, part, self._grid.crop(attribution.offset, part.shape))
-        numbers = lesion_numbers(attribution, self._labels, self._grid.spacing_mm)
-        self._rows.append({"index": attribution.lesion, "name": name, **numbers})
+        identity = {"index": attribution.lesion, "name": name}
+        of_lesion = lesion_map(attribution, self._labels, self._grid.spacing_mm)
+        self._rows.append({**identity, **lesion_numbers(attribution, of_lesion)})
+        self._profile += [{**identity, **row} for row in radial_profile(of_lesion)]
         self.engines.add(attribution.engine)
 
-    def finish(self, columns: list[str]) -> dict[str, str]:
-        """Write the table and the maps of all lesions, and return their paths."""
-        table_file = self._folder / "saliency.tsv"
-        table = pd.DataFrame(self._rows, columns=columns)
-        table.to_csv(table_file, sep="\t", index=False, na_rep="n/a")
+    def finish(self, columns: list[str], profile_columns: list[str]) -> dict[str, str]:
+        """Write the tables and the maps of all lesions, and return their paths."""
+        tables = {
+            "table_file": (self._rows, columns),
+            "profile_file": (self._profile, profile_columns),
+        }
+        for key, (rows, names) in tables.items():
+            path = self._folder / f"{key}.tsv"
+            pd.DataFrame(rows, columns=names).to_csv(path, sep="\t", index=False, na_rep="n/a")
         maps = {
             f"{channel}_file": nifti.save(
                 self._folder / f"saliency_{channel}.nii.gz", values, self._grid
             )
             for channel, values in zip(CHANNELS, self._whole, strict=True)
         }
-        found = {"table_file": table_file, "lesion_folder": self._lesion_folder, **maps}
+        written = {key: self._folder / f"{key}.tsv" for key in tables}
+        found = {**written, "lesion_folder": self._lesion_folder, **maps}
         return {key: str(path) for key, path in found.items()}
 
 

@@ -45,6 +45,7 @@ class _PublishInput(BaseInterfaceInputSpec):
     saliency_flair = File(exists=True, mandatory=True, desc="saliency with respect to FLAIR")
     saliency_t1w = File(exists=True, mandatory=True, desc="saliency with respect to T1w")
     saliency_table = File(exists=True, mandatory=True, desc="one row a lesion")
+    saliency_profile = File(exists=True, mandatory=True, desc="saliency by distance")
 
 
 class _PublishOutput(TraitedSpec):
@@ -133,6 +134,7 @@ class Publish(SimpleInterface):
                 for channel, name in CHANNELS.items()
             },
             "saliency_table": saliency,
+            "saliency_profile": {key: saliency[key] for key in ("Sources", "Method", "Units")},
         }
 
 

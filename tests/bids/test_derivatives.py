@@ -23,6 +23,8 @@ from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import CHANNELS
 from bids_lesion_xai.explain.catalogue import INPUT_METHODS
 
+# Suffixes of files that depend on the method of explanation.
+OF_METHOD = ("saliency", "profile")
 VISITS = (Visit("01"), Visit("02", "A"))
 KEYS = tuple(DERIVATIVES)
 
@@ -132,9 +134,9 @@ def test_files_of_saliency_are_named_after_their_method_and_no_others(method: st
         lesion = "L003" if row.level in (Level.LESION, Level.LESION_FIGURE) else None
         path = row.path(VISITS[1], lesion, label)
         entities, suffix, _ = parse_name(path.name)
-        assert entities.get("desc", "").startswith(label) == (suffix == "saliency")
+        assert entities.get("desc", "").startswith(label) == (suffix in OF_METHOD)
         assert (path == row.path(VISITS[1], lesion)) == (
-            suffix != "saliency" or method == "smoothgrad"
+            suffix not in OF_METHOD or method == "smoothgrad"
         )
         assert ignored(path) == (not row.standard)
 

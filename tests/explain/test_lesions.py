@@ -34,6 +34,7 @@ from bids_lesion_xai.explain.catalogue import AGGREGATIONS, BASELINES, METHODS
 from bids_lesion_xai.explain.layers import Piece
 from bids_lesion_xai.explain.noise import NoiseField
 from bids_lesion_xai.explain.points import FEWEST_SAMPLES
+from bids_lesion_xai.explain.reductions import channel_shares
 from bids_lesion_xai.explain.stages import Level, PullBatch
 from tests.networks import random_unet, randomised
 
@@ -120,6 +121,7 @@ def assert_same_bits(found: Attribution, expected: Attribution) -> None:
     assert torch.equal(found.values, expected.values)
     assert torch.equal(found.standard_error, expected.standard_error)
     assert torch.equal(found.inside_error, expected.inside_error)
+    assert torch.equal(found.share_error, expected.share_error)
 
 
 class Quadratic(nn.Module):
@@ -222,6 +224,40 @@ def test_standard_errors_are_those_of_the_samples(aggregation: str) -> None:
             assert_near(one.inside_error, inside.std(0, ddof=1) / np.sqrt(3))
 
 
+def shares_of(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    totals = np.abs(samples.mean(0)).sum((1, 2, 3))
+    return np.asarray(totals / totals.sum())
+
+
+def test_the_error_of_a_share_is_that_of_the_jackknife_over_samples() -> None:
+    network, labels, n = random_unet(), three_lesions(), 6
+    for found in explain(network, n_samples=n):
+        mask = labels == found.lesion
+        samples = samples_by_brute_force("smoothgrad", network, mask, "mean", "logit", n)
+        without = np.stack([shares_of(np.delete(samples, i, 0)) for i in range(n)])
+        expected = np.sqrt((n - 1) / n * ((without - without.mean(0)) ** 2).sum(0))
+        assert_near(found.share_error, expected)
+
+
+# 40 and 43 samples are ten groups of equal and of unequal size.
+@pytest.mark.parametrize("n_samples", [40, 43])
+def test_the_error_of_a_share_is_its_scatter_over_seeds(n_samples: int) -> None:
+    labels = torch.zeros(SHAPE, dtype=torch.int32)
+    labels[2:6, 1:5, 1:4] = 1
+    n_seeds = 100
+    found = [
+        one
+        for seed in range(n_seeds)
+        for one in explain(Quadratic().eval(), labels=labels, n_samples=n_samples, seed=seed)
+    ]
+    shares = np.array([channel_shares(one.values)[0] for one in found])
+    errors = np.array([float(one.share_error[0]) for one in found])
+    # Both are known to 1 / sqrt(2 * 100) and better.
+    assert np.sqrt((errors**2).mean()) == pytest.approx(shares.std(ddof=1), rel=0.25)
+    for one in found[:5]:
+        assert one.share_error[0] == pytest.approx(float(one.share_error[1]))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_the_standard_error_of_a_variance_is_that_of_its_k_statistics(dtype: torch.dtype) -> None:
     network, labels = random_unet(), three_lesions()
@@ -237,6 +273,7 @@ def test_the_standard_error_of_a_variance_is_that_of_its_k_statistics(dtype: tor
         tolerance = 1e-6 if dtype is torch.float64 else 1e-3
         assert_near(np.nan_to_num(found.standard_error), expected[part], tolerance)
         assert torch.isnan(found.inside_error).all()
+        assert torch.isnan(found.share_error).all()
 
 
 def test_a_variance_of_negative_estimated_variance_has_no_error() -> None:
@@ -260,6 +297,7 @@ def test_what_has_no_noise_has_no_error(method: str) -> None:
     for found in explain(random_unet(), method=method):
         assert not found.standard_error.any()
         assert not found.inside_error.any()
+        assert not found.share_error.any()
 
 
 @pytest.mark.parametrize("baseline", BASELINES)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from math import fsum, isnan, nan, sqrt
+from itertools import product
+from math import ceil, fsum, isnan, nan, sqrt
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +16,15 @@ from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.conventions import CHANNELS, SHELLS_MM
 from bids_lesion_xai.explain import Attribution
 from bids_lesion_xai.explain.box import Box
+from bids_lesion_xai.explain.reductions import channel_shares
 from bids_lesion_xai.explain.summary import (
+    LesionMap,
     channel_numbers,
-    channel_share,
     distance_mm,
+    lesion_map,
     lesion_numbers,
     nearest_lesion,
+    radial_profile,
 )
 
 # Shells of 1, 2, 3, 5 and 10 mm all hold voxels, and the last is cut off by the faces.
@@ -62,9 +67,18 @@ def attribution(lesion: int, labels: NDArray[np.int32], n_samples: int = 5) -> A
         offset=box.start,
         standard_error=error if n_samples > 1 else error * nan,
         inside_error=means.std(0) / sqrt(n_samples) if n_samples > 1 else means[0] * nan,
+        share_error=torch.full((2,), 0.01 if n_samples > 1 else nan, dtype=torch.float64),
         n_samples=n_samples,
         engine="pruned",
     )
+
+
+def numbers_of(
+    of_lesion: Attribution,
+    labels: NDArray[np.int32],
+    spacing_mm: tuple[float, ...] = SPACING_MM,
+) -> dict[str, float]:
+    return lesion_numbers(of_lesion, lesion_map(of_lesion, labels, spacing_mm))
 
 
 def distances_by_pairs(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -84,11 +98,13 @@ def numbers_by_loop(
     peak, peak_se = 0.0, nan
     groups: dict[str, list[float]] = {"inside": [], "outside": []}
     groups |= {f"shell_{outer}mm": [] for outer in (1, 2, 3, 5, 10)}
+    masses: list[tuple[float, float, NDArray[np.float64]]] = []
     for voxel in np.ndindex(values.shape):
         value, far = float(values[voxel]), float(distance[voxel])
         if abs(value) > abs(peak):
             peak, peak_se = value, float(error[voxel])
         groups["inside" if far == 0 else "outside"].append(value)
+        masses.append((far, abs(value), np.array(voxel) * SPACING_MM))
         for inner, outer in ((0, 1), (1, 2), (2, 3), (3, 5), (5, 10)):
             if inner < far <= outer:
                 groups[f"shell_{outer}mm"].append(value)
@@ -107,7 +123,29 @@ def numbers_by_loop(
             for side in ("inside", "outside")
             for sign, factor in (("positive", 1), ("negative", -1))
         },
+        **{f"distance_{p}_mm": distance_of_share(masses, p / 100) for p in (50, 90, 95)},
+        "sign_balance": fsum(value for group in ("inside", "outside") for value in groups[group])
+        / fsum(mass for _, mass, _ in masses),
+        "compactness": gyration([(float(far == 0), place) for far, _, place in masses])
+        / gyration([(mass, place) for _, mass, place in masses]),
     }
+
+
+def distance_of_share(masses: list[tuple[float, float, Any]], share: float) -> float:
+    total = fsum(mass for _, mass, _ in masses)
+    for far in sorted({far for far, _, _ in masses}):
+        if fsum(mass for other, mass, _ in masses if other <= far) >= share * total:
+            return far
+    raise AssertionError
+
+
+def gyration(masses: list[tuple[float, NDArray[np.float64]]]) -> float:
+    """Return the radius of gyration from the distances of all pairs of places."""
+    weights = np.array([mass for mass, _ in masses])
+    places = np.array([place for _, place in masses])[weights > 0]
+    weights = weights[weights > 0] / weights.sum()
+    squares = ((places[:, None] - places[None]) ** 2).sum(-1)
+    return float(np.sqrt(weights @ squares @ weights / 2))
 
 
 def test_distances_are_those_of_all_pairs(labels: NDArray[np.int32]) -> None:
@@ -123,14 +161,17 @@ def test_every_number_is_that_of_a_loop_over_the_whole_grid(
     labels: NDArray[np.int32], lesion: int
 ) -> None:
     of_lesion = attribution(lesion, labels)
-    found = lesion_numbers(of_lesion, labels, SPACING_MM)
+    found = numbers_of(of_lesion, labels)
     distance = distances_by_pairs(labels == lesion)
+    assert np.abs(distance - distance_mm(labels == lesion, SPACING_MM)).max() < 5.1e-5
+    distance = distance_mm(labels == lesion, SPACING_MM)
     # A shell that ends at a voxel's very centre is a matter of rounding.
     assert np.abs(distance[..., None] - SHELLS_MM).min() > 1e-9
     values = of_lesion.dense(SHAPE).double().numpy()
     error = np.zeros((2, *SHAPE))
     error[(slice(None), *of_lesion.box.slices((0, 0, 0)))] = of_lesion.standard_error
     expected: dict[str, float] = {"n_samples": 5, "flair_share": share(values)}
+    expected["flair_share_se"] = 0.01
     for i, channel in enumerate(("flair", "t1w")):
         of_channel = numbers_by_loop(
             values[i], error[i], distance, float(of_lesion.inside_error[i])
@@ -148,7 +189,7 @@ def share(values: NDArray[np.floating]) -> float:
 def test_the_keys_are_the_columns_of_the_table_of_outputs_in_order(
     labels: NDArray[np.int32],
 ) -> None:
-    found = lesion_numbers(attribution(WIDE, labels), labels, SPACING_MM)
+    found = numbers_of(attribution(WIDE, labels), labels)
     assert ["index", "name", *found] == list(DERIVATIVES["saliency_table"].columns)
 
 
@@ -158,14 +199,14 @@ def test_other_lesions_do_not_change_the_numbers_of_a_lesion(
 ) -> None:
     of_lesion = attribution(lesion, labels)
     alone = np.where(labels == lesion, labels, 0)
-    expected = lesion_numbers(of_lesion, alone, SPACING_MM)
-    assert lesion_numbers(of_lesion, labels, SPACING_MM) == expected
+    expected = numbers_of(of_lesion, alone)
+    assert numbers_of(of_lesion, labels) == expected
 
 
 @pytest.mark.parametrize("lesion", BOXES)
 def test_sums_and_means_state_the_same_map(labels: NDArray[np.int32], lesion: int) -> None:
     of_lesion = attribution(lesion, labels)
-    found = lesion_numbers(of_lesion, labels, SPACING_MM)
+    found = numbers_of(of_lesion, labels)
     distance = distance_mm(labels == lesion, SPACING_MM)
     for channel, values in zip(CHANNELS, of_lesion.dense(SHAPE).double().numpy(), strict=True):
         inside = found[f"{channel}_positive_inside"] + found[f"{channel}_negative_inside"]
@@ -188,18 +229,20 @@ def test_sums_and_means_state_the_same_map(labels: NDArray[np.int32], lesion: in
 def test_the_shares_of_both_channels_lie_between_0_and_1_and_sum_to_1(factor: float) -> None:
     values = np.random.default_rng(0).normal(size=(2, 5, 6, 7))
     values[0] *= factor
-    flair, t1w = channel_share(values, 0), channel_share(values, 1)
+    flair, t1w = channel_shares(torch.from_numpy(values)).tolist()
     assert 0 <= flair < 1
     assert flair + t1w == pytest.approx(1)
     assert flair == pytest.approx(share(values), rel=1e-12)
 
 
 def test_a_map_of_zeros_has_no_share(labels: NDArray[np.int32]) -> None:
-    assert isnan(channel_share(np.zeros((2, 3, 3, 3)), 0))
+    assert torch.isnan(channel_shares(torch.zeros(2, 3, 3, 3))).all()
     of_lesion = attribution(NARROW, labels)
     of_lesion.values.zero_()
-    found = lesion_numbers(of_lesion, labels, SPACING_MM)
-    assert isnan(found["flair_share"])
+    found = numbers_of(of_lesion, labels)
+    shapes = ("distance_50_mm", "distance_90_mm", "distance_95_mm", "sign_balance", "compactness")
+    missing = {f"{channel}_{key}" for channel in CHANNELS for key in shapes}
+    assert {key for key, value in found.items() if isnan(value)} == {"flair_share", *missing}
     assert found["flair_peak"] == found["t1w_mean_shell_1mm"] == 0
 
 
@@ -207,13 +250,15 @@ def test_the_peak_is_the_first_of_equals_in_c_order() -> None:
     values, error = np.zeros((2, 4, 4, 4))
     values[1, 2, 3], values[2, 0, 0], values[2, 1, 1] = -2, 2, 1
     error[1, 2, 3], error[2, 0, 0] = 0.5, 0.25
-    found = channel_numbers(values, error, np.arange(64.0).reshape(4, 4, 4), 0.1)
+    distance = np.arange(64.0).reshape(4, 4, 4)
+    of_lesion = LesionMap(values[None], error[None], distance, distance, (1.0, 1.0, 1.0))
+    found = channel_numbers(of_lesion, 0, 0.1)
     assert (found["peak"], found["peak_se"]) == (-2, 0.5)
 
 
 def test_a_shell_without_voxels_has_no_mean(labels: NDArray[np.int32]) -> None:
     alone = attribution(WIDE, labels)
-    found = lesion_numbers(alone, labels, (4.0, 4.0, 4.0))
+    found = numbers_of(alone, labels, (4.0, 4.0, 4.0))
     missing = {key for key, value in found.items() if isnan(value)}
     shells = {f"mean_shell_{mm}mm" for mm in (1, 2, 3)}
     assert missing == {f"{channel}_{shell}" for channel in CHANNELS for shell in shells}
@@ -221,11 +266,53 @@ def test_a_shell_without_voxels_has_no_mean(labels: NDArray[np.int32]) -> None:
 
 def test_a_single_sample_has_no_standard_error(labels: NDArray[np.int32]) -> None:
     of_lesion = attribution(NARROW, labels, n_samples=1)
-    found = lesion_numbers(of_lesion, labels, SPACING_MM)
+    found = numbers_of(of_lesion, labels)
     missing = {key for key, value in found.items() if isnan(value)}
     expected = {f"{channel}_{key}_se" for channel in CHANNELS for key in ("peak", "mean_inside")}
-    assert missing == expected
+    assert missing == expected | {"flair_share_se"}
     assert found["n_samples"] == 1
+
+
+@pytest.mark.parametrize("lesion", BOXES)
+def test_the_profile_is_that_of_a_loop_over_the_whole_grid(
+    labels: NDArray[np.int32], lesion: int
+) -> None:
+    of_lesion = attribution(lesion, labels)
+    inside = labels == lesion
+    signed = np.where(inside, -distances_by_pairs(~inside), distances_by_pairs(inside)).round(4)
+    values = of_lesion.dense(SHAPE).double().numpy()
+    expected: dict[tuple[str, float, float], list[float]] = {}
+    for (i, channel), *voxel in product(enumerate(CHANNELS), *map(range, SHAPE)):
+        distance = float(signed[tuple(voxel)])
+        far = 0.5 * ceil(abs(distance) / 0.5)
+        if far <= 15:
+            sign = -1 if distance < 0 else 1
+            key = (channel, sign * (far - 0.5), sign * far)
+            expected.setdefault(key, []).append(float(values[(i, *voxel)]))
+    found = list(radial_profile(lesion_map(of_lesion, labels, SPACING_MM)))
+    assert [row["far_mm"] for row in found] == sorted(row["far_mm"] for row in found)
+    assert {(row["channel"], row["near_mm"], row["far_mm"]) for row in found} == set(expected)
+    assert len(found) == len(expected)
+    for row in found:
+        group = expected[row["channel"], row["near_mm"], row["far_mm"]]
+        assert row["n_voxels"] == len(group)
+        assert row["mean"] == pytest.approx(fsum(group) / len(group), rel=1e-9, abs=1e-12)
+        for sign, key in ((1, "positive"), (-1, "negative")):
+            total = fsum(value for value in group if sign * value > 0)
+            assert row[key] == pytest.approx(total, rel=1e-9, abs=1e-12)
+
+
+def test_saliency_spread_like_the_lesion_has_compactness_1_and_lies_within_0_mm(
+    labels: NDArray[np.int32],
+) -> None:
+    of_lesion = attribution(NARROW, labels)
+    inside = torch.from_numpy(labels[of_lesion.box.slices((0, 0, 0))] == NARROW)
+    of_lesion.values.copy_(-3.0 * inside)
+    found = numbers_of(of_lesion, labels)
+    for channel in CHANNELS:
+        assert found[f"{channel}_compactness"] == pytest.approx(1)
+        assert found[f"{channel}_distance_95_mm"] == 0
+        assert found[f"{channel}_sign_balance"] == pytest.approx(-1)
 
 
 def test_the_nearest_lesion_is_one_at_the_least_distance_of_all(labels: NDArray[np.int32]) -> None:
@@ -240,7 +327,7 @@ def test_the_nearest_lesion_is_one_at_the_least_distance_of_all(labels: NDArray[
 # NIfTI stores affines as float32.
 def test_a_rounded_affine_moves_no_voxel_to_another_shell(labels: NDArray[np.int32]) -> None:
     of_lesion = attribution(NARROW, labels)
-    expected = lesion_numbers(of_lesion, labels, (1.0, 1.0, 1.0))
+    expected = numbers_of(of_lesion, labels, (1.0, 1.0, 1.0))
     for spacing_mm in ((1 + 3e-8, 1 - 2e-8, 1 + 1e-8), (1 - 6e-8, 1 + 6e-8, 1.0)):
-        found = lesion_numbers(of_lesion, labels, spacing_mm)
-        assert found == pytest.approx(expected, rel=1e-12)
+        found = numbers_of(of_lesion, labels, spacing_mm)
+        assert found == pytest.approx(expected, rel=1e-7)

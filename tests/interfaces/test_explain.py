@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.explain import Attribution, Progress, explain_lesions
 from bids_lesion_xai.explain.catalogue import INPUT_METHODS
-from bids_lesion_xai.explain.summary import lesion_numbers
+from bids_lesion_xai.explain.summary import lesion_map, lesion_numbers, radial_profile
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import Grid
 from bids_lesion_xai.interfaces import explain as interface
@@ -31,6 +31,7 @@ from tests.phantoms import oblique_grid
 SHAPE = (23, 20, 15)
 GRID = Grid(SHAPE, oblique_grid((0.9, 1.3, 2.1), (-1, -1, 1), (11, -7, 5)).affine)
 COLUMNS = list(DERIVATIVES["saliency_table"].columns)
+PROFILE_COLUMNS = list(DERIVATIVES["saliency_profile"].columns)
 CHANNELS = ("flair", "t1w")
 OPTIONS: dict[str, Any] = {
     "method": "smoothgrad",
@@ -91,6 +92,7 @@ def explain(
         flip=False,
         n_threads=1,
         columns=COLUMNS,
+        profile_columns=PROFILE_COLUMNS,
         **files,
         **{"noise_rule": "robust", **OPTIONS, **options},
     )
@@ -274,13 +276,28 @@ def test_the_table_on_disk_states_the_numbers_of_the_function(
             str(attribution.lesion),
             f"L00{attribution.lesion}",
         )
-        expected = lesion_numbers(attribution, images()[2], GRID.spacing_mm)
+        of_lesion = lesion_map(attribution, images()[2], GRID.spacing_mm)
+        expected = lesion_numbers(attribution, of_lesion)
         missing = {key for key, value in expected.items() if isnan(value)}
         assert {key for key, text in row.items() if text == "n/a"} == missing
         scale = max(abs(value) for value in expected.values() if not isnan(value))
         for key in set(expected) - missing:
             assert float(row[key]) == pytest.approx(expected[key], rel=1e-4, abs=1e-6 * scale)
         assert int(row["n_samples"]) == n_samples
+
+
+def test_the_profile_on_disk_is_that_of_the_function(tmp_path: Path, model: Path) -> None:
+    rows = iter(raw_rows(Path(explain(tmp_path, model).profile_file)))
+    for attribution in directly(model):
+        for expected in radial_profile(lesion_map(attribution, images()[2], GRID.spacing_mm)):
+            row = next(rows)
+            assert list(row) == PROFILE_COLUMNS
+            assert row.pop("name") == f"L00{row.pop('index')}" == f"L00{attribution.lesion}"
+            assert row.pop("channel") == expected.pop("channel")
+            for key, value in expected.items():
+                assert float(row.pop(key)) == pytest.approx(value, rel=1e-4, abs=1e-7)
+            assert not row
+    assert next(rows, None) is None
 
 
 def test_the_same_seed_and_visit_give_the_same_arrays_and_others_do_not(

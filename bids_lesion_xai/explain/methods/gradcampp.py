@@ -76,6 +76,7 @@ class Method:
                 offset=(0, 0, 0),
                 standard_error=torch.zeros_like(values),
                 inside_error=torch.zeros(1, dtype=torch.float64),
+                share_error=torch.zeros(1, dtype=torch.float64),
                 n_samples=1,
                 engine="whole",
             )
