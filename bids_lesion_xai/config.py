@@ -36,6 +36,8 @@ class RunConfig:
     Parameters
     ----------
     bids_dir, output_dir, work_dir, model : Path
+    reference_masks, tissue_maps : Path or None
+        Derivative datasets with lesion masks, and with FreeSurfer's numbers in T1w space.
     levels : tuple of str
         ``participant`` and ``group``, one or both.
     participants, sessions : tuple of str
@@ -75,6 +77,8 @@ class RunConfig:
 
     bids_dir: Path
     output_dir: Path
+    reference_masks: Path | None
+    tissue_maps: Path | None
     levels: tuple[str, ...]
     work_dir: Path
     model: Path

@@ -23,3 +23,19 @@ SALIENCY_PERCENTAGES = (50, 90, 95)
 # The published minimum of more than 5 voxels on a 1 mm grid (Spagnolo et al., Scientific Reports
 # 2026, doi 10.1038/s41598-026-36560-9).
 DEFAULT_MIN_VOLUME_MM3 = 6.0
+# What a region is when the prediction is compared with a reference mask.
+OUTCOMES = {
+    "TP": "predicted lesion that shares a voxel with the reference mask",
+    "FP": "predicted lesion that shares none",
+    "FN": "lesion of the reference mask that shares no voxel with a predicted lesion",
+    "TN": "control region in normal-appearing white matter, of the shape of one of the others",
+}
+# Where a lesion lies, as in the diagnostic criteria (Thompson et al., Lancet Neurology 2018, doi
+# 10.1016/S1474-4422(17)30470-2), by the distances of `bids_lesion_xai.lesions.location`.
+LOCATIONS = {
+    "periventricular": "abuts a lateral ventricle",
+    "juxtacortical": "abuts or lies in cortex",
+    "infratentorial": "half of it or more lies in brainstem or cerebellum",
+    "deep": "in white matter, none of the others",
+    "unknown": "no tissue map",
+}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,10 @@ def publish_visit(
         for channel, values in maps.items():
             cropped = values[box_with_margin(box, labels.shape)]
             publisher.image(f"lesion_saliency_{channel}", cropped, crop, f"L{index:03d}")
-    publisher.table("lesion_table", lesion_rows(labels, probability, grid))
+    images = {"flair": flair, "t1w": t1w}
+    publisher.table(
+        "lesion_table", described(lesion_rows(labels, probability, grid), labels, images)
+    )
     publisher.table("saliency_table", rows)
 
 
@@ -208,6 +211,50 @@ def lesion_rows(
     return rows
 
 
+def compare_with_reference(store: Store, visit: Visit, outcomes: Sequence[str]) -> None:
+    """Publish the regions of a visit as if its lesions had these outcomes.
+
+    The last rows of the lesion table, of those that are no lesions then, are left out of it.
+    """
+    path = store.path("lesion_table", visit)
+    rows = pd.read_csv(path, sep="\t", dtype={"name": str}, keep_default_na=False)
+    rows["outcome"] = list(outcomes)
+    publisher = _Publisher(store, visit, {})
+    labels, grid = nifti.load(store.path("lesion_labels", visit), np.int32)
+    predicted = rows["outcome"].isin(["TP", "FP"])
+    publisher.image("region_labels", labels, grid)
+    publisher.table("region_table", rows.to_dict("records"))
+    publisher.image("lesion_labels", np.where(labels <= predicted.sum(), labels, 0), grid)
+    publisher.table("lesion_table", rows[predicted].to_dict("records"))
+
+
+def described(
+    rows: list[dict[str, Any]],
+    labels: NDArray[np.int32],
+    images: Mapping[str, NDArray[np.float32]],
+) -> list[dict[str, Any]]:
+    """Return the rows with the intensities of the lesions, as without mask and tissue map."""
+    filled = []
+    for row in rows:
+        inside = labels == row["index"]
+        rim = (ndimage.distance_transform_edt(~inside) <= 3) & (labels == 0)
+        means = {
+            channel: (float(values[inside].mean()), float(values[rim].mean()))
+            for channel, values in images.items()
+        }
+        intensities = {
+            f"{channel}_{key}": value
+            for channel, (own, around) in means.items()
+            for key, value in (
+                ("intensity", own),
+                ("intensity_rim", around),
+                ("contrast", own - around),
+            )
+        }
+        filled.append({**row, "outcome": None, "location": "unknown", **intensities})
+    return filled
+
+
 def box_with_margin(box: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
     """Return a bounding box with the room that a saliency map takes around a lesion."""
     return tuple(
@@ -290,6 +337,7 @@ class Html(HTMLParser):
         self.numbers: dict[str, str] = {}
         self.lesions: dict[str, dict[str, str]] = {}
         self.visits: dict[str, dict[str, str]] = {}
+        self.outcomes: dict[str, dict[str, str]] = {}
         self._row = self.numbers
         self.feed(text)
 
@@ -310,6 +358,8 @@ class Html(HTMLParser):
             self._row = self.lesions.setdefault(values["id"], {})
         elif "data-lesion" in values:
             self._row = self.lesions.setdefault(values["data-lesion"], {})
+        elif "data-outcome" in values:
+            self._row = self.outcomes.setdefault(values["data-outcome"], {})
         elif "data-visit" in values:
             self._row = self.visits.setdefault(values["data-visit"], {})
         elif tag == "data":

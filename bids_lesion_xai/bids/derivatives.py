@@ -14,7 +14,13 @@ from pathlib import Path
 
 from bids_lesion_xai.bids.naming import format_name
 from bids_lesion_xai.bids.visit import Visit
-from bids_lesion_xai.conventions import CHANNELS, SALIENCY_PERCENTAGES, SHELLS_MM
+from bids_lesion_xai.conventions import (
+    CHANNELS,
+    LOCATIONS,
+    OUTCOMES,
+    SALIENCY_PERCENTAGES,
+    SHELLS_MM,
+)
 
 # Stands for the method of explanation in the value of an entity.
 METHOD = "METHOD"
@@ -89,6 +95,8 @@ class Derivative:
         For tables.
     standard : bool
         False if BIDS has no such name yet, so that `.bidsignore` must list it.
+    optional : bool
+        Whether only runs that were asked for it write it.
     """
 
     key: str
@@ -101,6 +109,7 @@ class Derivative:
     facts: tuple[str, ...] = ()
     columns: Mapping[str, Column] = field(default_factory=dict)
     standard: bool = True
+    optional: bool = False
 
     def path(
         self,
@@ -138,6 +147,18 @@ class Derivative:
         )
 
 
+_INTENSITY_UNITS = "standard deviations of the brain"
+
+
+def _intensity_columns(channel: str, name: str) -> dict[str, Column]:
+    texts = {
+        "intensity": f"mean of {name} over the region",
+        "intensity_rim": f"mean of {name} over the brain within 3 mm, outside all regions",
+        "contrast": f"the mean of {name} over the region minus that over the rim",
+    }
+    return {f"{channel}_{key}": Column(text, _INTENSITY_UNITS) for key, text in texts.items()}
+
+
 _LESION_COLUMNS = {
     "index": Column("value of the lesion in the label image", kind="integer"),
     "name": Column("name of the lesion in file names and reports"),
@@ -153,6 +174,21 @@ _LESION_COLUMNS = {
         f"bbox_{axis}_{end}": Column(f"bounding box along voxel axis {axis}: {meaning}")
         for axis in "xyz"
         for end, meaning in (("first", "first index"), ("last", "last index, inclusive"))
+    },
+    "outcome": Column(
+        "what the region is by the reference mask; n/a without one", levels=OUTCOMES
+    ),
+    "location": Column(
+        "place in the brain by the tissue map, the first that holds of infratentorial, "
+        "periventricular, juxtacortical and deep",
+        levels=LOCATIONS,
+    ),
+    "ventricle_distance_mm": Column("distance to the nearest lateral ventricle, 0 inside", "mm"),
+    "cortex_distance_mm": Column("distance to the nearest cerebral cortex, 0 inside", "mm"),
+    **{
+        key: column
+        for channel, name in CHANNELS.items()
+        for key, column in _intensity_columns(channel, name).items()
     },
 }
 
@@ -243,6 +279,9 @@ _PARTICIPANT_COLUMNS = {
     "n_lesions": Column("number of lesions"),
     "lesion_volume_mm3": Column("volume of all lesions", "mm3"),
     "median_lesion_volume_mm3": Column("median volume of a lesion", "mm3"),
+    "n_true_positive": Column("lesions that share a voxel with the reference mask"),
+    "n_false_positive": Column("lesions that share none"),
+    "n_missed": Column("lesions of the reference mask that share no voxel with a lesion found"),
     "brain_volume_mm3": Column("volume of the brain mask", "mm3"),
     "mean_probability": Column("mean over the lesions of their mean lesion probability"),
     "registration_similarity": Column("similarity of FLAIR and T1w after registration"),
@@ -288,7 +327,7 @@ DERIVATIVES: dict[str, Derivative] = {
             "T1w as the network sees it: 1 mm isotropic in its own frame, bias-corrected, "
             "skull-stripped, normalised to mean 0 and standard deviation 1 inside the brain",
             {"desc": "preproc"},
-            "standard deviations of the brain",
+            _INTENSITY_UNITS,
             ("Sources", "SkullStripped", "IntensityMean", "IntensityStandardDeviation"),
         ),
         Derivative(
@@ -299,7 +338,7 @@ DERIVATIVES: dict[str, Derivative] = {
             "FLAIR as the network sees it: registered rigidly to T1w, resampled once, "
             "bias-corrected, skull-stripped, normalised inside the brain",
             _T1W | {"desc": "preproc"},
-            "standard deviations of the brain",
+            _INTENSITY_UNITS,
             (
                 *("Sources", "SpatialReference", "SkullStripped"),
                 *(
@@ -368,11 +407,33 @@ DERIVATIVES: dict[str, Derivative] = {
             columns=_LESION_COLUMNS,
         ),
         Derivative(
+            "region_labels",
+            Level.VISIT,
+            "dseg",
+            _NIFTI,
+            "With reference masks: predicted lesions with their numbers, and after them missed "
+            "lesions and control regions",
+            _T1W | {"desc": "regions"},
+            facts=("Sources", "SpatialReference", "Manual", *_SEGMENTATION_FACTS),
+            columns=_LESION_COLUMNS,
+            optional=True,
+        ),
+        Derivative(
+            "region_table",
+            Level.VISIT,
+            "dseg",
+            ".tsv",
+            "With reference masks: one row a region, as in the lesion table",
+            _T1W | {"desc": "regions"},
+            columns=_LESION_COLUMNS,
+            optional=True,
+        ),
+        Derivative(
             "lesion_table",
             Level.VISIT,
             "dseg",
             ".tsv",
-            "One row a lesion: size, place and probability",
+            "One row a lesion: size, place, probability and intensities",
             _T1W | {"desc": "lesions"},
             columns=_LESION_COLUMNS,
         ),
@@ -458,7 +519,8 @@ DERIVATIVES: dict[str, Derivative] = {
             Level.GROUP,
             "group_lesions",
             ".tsv",
-            "One row a lesion, over all visits",
+            "One row a lesion, over all visits; with reference masks also one a missed lesion and "
+            "control region",
             facts=("Sources", "Units"),
             columns={**_VISIT_COLUMNS, **_LESION_COLUMNS, **_SALIENCY_COLUMNS},
             standard=False,

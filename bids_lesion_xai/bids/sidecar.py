@@ -44,17 +44,24 @@ def sidecar(row: Derivative, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {"Description": row.description, **units, **ordered, **columns}
 
 
-def dataset_description(bids_dir: Path, output_dir: Path) -> dict[str, Any]:
+def dataset_description(
+    bids_dir: Path, output_dir: Path, others: Mapping[str, Path] | None = None
+) -> dict[str, Any]:
     """Return `dataset_description.json` of the output folder.
 
     Parameters
     ----------
     bids_dir, output_dir : Path
         The raw dataset is linked by its DOI or, without one, by its path relative to the output.
+    others : mapping of str to Path, optional
+        More datasets, by their names in BIDS URIs. Links of earlier runs are kept.
     """
     raw = read_description(bids_dir)
     doi = raw.get("DatasetDOI")
-    link = str(doi) if doi else Path(os.path.relpath(bids_dir, output_dir)).as_posix()
+    link = str(doi) if doi else _relative(bids_dir, output_dir)
+    earlier = read_description(output_dir).get("DatasetLinks")
+    links = dict(earlier) if isinstance(earlier, dict) else {}
+    links |= {name: _relative(path, output_dir) for name, path in (others or {}).items()}
     container = {
         key: os.environ[variable]
         for key, variable in (
@@ -79,9 +86,13 @@ def dataset_description(bids_dir: Path, output_dir: Path) -> dict[str, Any]:
         "Authors": _authors(raw),
         "GeneratedBy": [generator | ({"Container": container} if container else {})],
         "SourceDatasets": [source],
-        "DatasetLinks": {"raw": link},
+        "DatasetLinks": {**links, "raw": link},
         "HowToAcknowledge": "Cite the works listed in logs/CITATION.md.",
     }
+
+
+def _relative(dataset: Path, output_dir: Path) -> str:
+    return Path(os.path.relpath(dataset, output_dir)).as_posix()
 
 
 def _authors(raw: Mapping[str, Any]) -> list[str]:

@@ -103,6 +103,22 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
         help="sessions to process, with or without ses-; all if not given",
     )
     group.add_argument(
+        *("--reference-masks", "--reference_masks"),
+        type=Path,
+        metavar="DATASET",
+        help="BIDS derivatives with masks label-lesion_mask or label-L_mask in the space of T1w "
+        "or FLAIR: lesions are told right from wrong, and missed lesions and control regions are "
+        "explained as well",
+    )
+    group.add_argument(
+        *("--tissue-maps", "--tissue_maps"),
+        type=Path,
+        metavar="DATASET",
+        help="BIDS derivatives with desc-aseg_dseg or desc-aparcaseg_dseg in the space of T1w, as "
+        "fMRIPrep writes them: where each lesion lies, and normal-appearing white matter, come "
+        "from these",
+    )
+    group.add_argument(
         *("--skip-bids-validation", "--skip_bids_validation"),
         action="store_true",
         help="do not run the BIDS validator on the input",
@@ -276,6 +292,8 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         if (given := getattr(options, name)) is not None
     }
     config = RunConfig(
+        reference_masks=options.reference_masks and options.reference_masks.resolve(),
+        tissue_maps=options.tissue_maps and options.tissue_maps.resolve(),
         levels=tuple(level for level in _LEVELS if level in options.analysis_level),
         model=options.model.resolve(),
         participants=_labels(options.participant_label, "sub-"),

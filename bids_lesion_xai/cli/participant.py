@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from bids_lesion_xai import __version__
-from bids_lesion_xai.bids.dataset import SkippedVisit, VisitInputs, find_visits
+from bids_lesion_xai.bids.dataset import (
+    Companion,
+    SkippedVisit,
+    VisitInputs,
+    find_reference_masks,
+    find_tissue_maps,
+    find_visits,
+)
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, bidsignore, method_label
 from bids_lesion_xai.bids.sidecar import dataset_description, to_json
 from bids_lesion_xai.bids.store import Store
@@ -52,6 +59,7 @@ def run_participants(config: RunConfig) -> int:
     if not visits:
         message = f"No visit with FLAIR and T1w in {config.bids_dir}; nothing to do."
         raise DataError(message)
+    visits = _with_companions(visits, config)
     if config.validate:
         _validate_input(config)
     store = Store(config.output_dir)
@@ -100,6 +108,39 @@ def _tell_selection(visits: Sequence[VisitInputs], skipped: Sequence[SkippedVisi
         log.warning("skipped %s", skip.reason)
 
 
+def _with_companions(visits: Sequence[VisitInputs], config: RunConfig) -> list[VisitInputs]:
+    """Return the visits with their reference masks and tissue maps, where these are there.
+
+    Raises
+    ------
+    DataError
+        A dataset that was named has none for any visit.
+    """
+    names = [inputs.visit for inputs in visits]
+    references: dict[Visit, Companion] = {}
+    tissues: dict[Visit, Companion] = {}
+    if config.reference_masks:
+        references = find_reference_masks(config.reference_masks, names)
+        _tell_companions("reference mask", names, references)
+    if config.tissue_maps:
+        tissues = find_tissue_maps(config.tissue_maps, names)
+        _tell_companions("tissue map", names, tissues)
+    return [
+        replace(inputs, reference=references.get(inputs.visit), tissues=tissues.get(inputs.visit))
+        for inputs in visits
+    ]
+
+
+def _tell_companions(what: str, visits: Sequence[Visit], found: dict[Visit, Companion]) -> None:
+    for visit in visits:
+        if visit not in found:
+            log.warning("%s: has no %s", visit.name, what)
+            continue
+        log.info("%s: %s %s", visit.name, what, found[visit].path.name)
+        for other in found[visit].others:
+            log.info("%s: not taken as %s: %s", visit.name, what, other)
+
+
 def _validate_input(config: RunConfig) -> None:
     """Report what the BIDS validator finds; every visit is checked on its own later."""
     try:
@@ -114,7 +155,9 @@ def _validate_input(config: RunConfig) -> None:
 
 
 def _write_dataset_files(store: Store, config: RunConfig) -> None:
-    description = to_json(dataset_description(config.bids_dir, config.output_dir))
+    others = {"reference-masks": config.reference_masks, "tissue-maps": config.tissue_maps}
+    links = {name: path for name, path in others.items() if path}
+    description = to_json(dataset_description(config.bids_dir, config.output_dir, links))
     store.write_text("dataset_description.json", description)
     store.write_text(".bidsignore", bidsignore())
     method = method_label(config.method)

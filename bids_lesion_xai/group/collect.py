@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bids_lesion_xai.bids.derivatives import DERIVATIVES
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, Column
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import DataError
@@ -117,16 +117,19 @@ def visit_ids(visit: Visit) -> dict[str, str]:
 
 
 def visit_lesions(store: Store, visit: Visit) -> pd.DataFrame:
-    """Return the lesions of a visit: its lesion table and its saliency table side by side.
+    """Return the regions of a visit: their table and the saliency table side by side.
+
+    These are the lesions and, with a reference mask, missed lesions and control regions.
 
     Raises
     ------
     DataError
         A table is missing or damaged, or the two do not list the same lesions.
     """
+    compared = store.path("region_table", visit).is_file()
     lesions, saliency = (
         _read_numbers(store.path(key, visit), DERIVATIVES[key].columns)
-        for key in ("lesion_table", "saliency_table")
+        for key in ("region_table" if compared else "lesion_table", "saliency_table")
     )
     keys = ["index", "name"]
     if not lesions[keys].astype(str).equals(saliency[keys].astype(str)):
@@ -150,9 +153,25 @@ def visit_summary(store: Store, visit: Visit, lesions: pd.DataFrame) -> dict[str
     """
     return {
         **visit_ids(visit),
-        **summarise_lesions(lesions, _MEANS),
+        **summarise_lesions(predicted_lesions(lesions), _MEANS),
+        **count_outcomes(lesions),
         "brain_volume_mm3": _brain_volume_mm3(store.path("brain_mask", visit)),
         "registration_similarity": store.facts("preproc_flair", visit)["RegistrationSimilarity"],
+    }
+
+
+def predicted_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that are predicted lesions: no missed lesions, no control regions."""
+    return lesions[~lesions["outcome"].isin(["FN", "TN"])]
+
+
+def count_outcomes(lesions: pd.DataFrame) -> dict[str, float]:
+    """Return ``n_true_positive``, ``n_false_positive`` and ``n_missed``, NaN if nobody knows."""
+    names = {"TP": "n_true_positive", "FP": "n_false_positive", "FN": "n_missed"}
+    known = bool(lesions["outcome"].notna().any())
+    return {
+        name: int((lesions["outcome"] == outcome).sum()) if known else np.nan
+        for outcome, name in names.items()
     }
 
 
@@ -179,8 +198,8 @@ def _brain_volume_mm3(path: Path) -> float:
     return float(mask.sum() * grid.voxel_volume_mm3)
 
 
-def _read_numbers(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """Read the table of a visit: all `columns`, with numbers in all but the name."""
+def _read_numbers(path: Path, columns: Mapping[str, Column]) -> pd.DataFrame:
+    """Read the table of a visit: all `columns`, with numbers in all but names and words."""
     table = read_table(path)
     missing = [name for name in columns if name not in table]
     if missing:
@@ -188,8 +207,10 @@ def _read_numbers(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         raise DataError(message)
     wrong = [
         name
-        for name in columns
-        if len(table) and name != "name" and not pd.api.types.is_numeric_dtype(table[name])
+        for name, column in columns.items()
+        if len(table)
+        and not (name == "name" or column.levels)
+        and not pd.api.types.is_numeric_dtype(table[name])
     ]
     if wrong:
         message = f"{path.name} has no numbers in the columns {wrong}. Process this visit again."
@@ -211,7 +232,7 @@ def read_table(path: Path) -> pd.DataFrame:
             sep="\t",
             na_values=[MISSING],
             keep_default_na=False,
-            dtype={"name": str},
+            dtype={"name": str, "outcome": object},
             engine="python",  # the other one rounds the last digit in some versions of pandas
         )
     except FileNotFoundError as error:

@@ -51,7 +51,8 @@ class _ExplainInput(BaseInterfaceInputSpec):
     flair_file = File(exists=True, mandatory=True, desc="FLAIR as the network sees it")
     t1w_file = File(exists=True, mandatory=True, desc="T1w on the same grid")
     brain_mask_file = File(exists=True, mandatory=True, desc="mask on the same grid")
-    labels_file = File(exists=True, mandatory=True, desc="lesions with their numbers")
+    labels_file = File(exists=True, mandatory=True, desc="predicted lesions with their numbers")
+    explained_file = File(exists=True, mandatory=True, desc="these, and more regions to explain")
     model = Directory(exists=True, mandatory=True, desc="MONAI bundle")
     visit = traits.Str(mandatory=True, desc="name of the visit, part of the noise's key")
     method = traits.Enum(*INPUT_METHODS, mandatory=True, desc="see the catalogue")
@@ -84,7 +85,7 @@ class _ExplainOutput(TraitedSpec):
 
 
 class Explain(SimpleInterface):
-    """Explain every lesion with respect to both images."""
+    """Explain every lesion, and the other regions, with respect to both images."""
 
     input_spec = _ExplainInput
     output_spec = _ExplainOutput
@@ -99,6 +100,7 @@ class Explain(SimpleInterface):
         t1w, _ = nifti.load(Path(self.inputs.t1w_file))
         brain, _ = nifti.load(Path(self.inputs.brain_mask_file), np.bool_)
         labels, _ = nifti.load(Path(self.inputs.labels_file), np.int32)
+        regions, _ = nifti.load(Path(self.inputs.explained_file), np.int32)
         device = choose_device(self.inputs.device)
         bundle = read_bundle(Path(self.inputs.model))
         network = load_network(bundle, device)
@@ -107,7 +109,7 @@ class Explain(SimpleInterface):
         attributions = explain_lesions(
             network,
             torch.from_numpy(np.stack([flair, t1w])).to(device),
-            torch.from_numpy(labels).to(device),
+            torch.from_numpy(regions).to(device),
             method=self.inputs.method,
             aggregation=self.inputs.aggregation,
             target=self.inputs.target,
@@ -127,10 +129,10 @@ class Explain(SimpleInterface):
             memory_gb=self.inputs.memory_gb,
             progress=progress.tell,
         )
-        files = _LesionFiles(labels, grid, Path(runtime.cwd))
+        files = _LesionFiles(labels, regions, grid, Path(runtime.cwd))
         files.add_all(attributions)
         self._results.update(files.finish(self.inputs.columns, self.inputs.profile_columns))
-        progress.finish(int(labels.max()))
+        progress.finish(int(regions.max()))
         facts = {"sigma": sigma, "device": str(device), "engine": ", ".join(sorted(files.engines))}
         facts_file = Path(runtime.cwd, "facts.json")
         facts_file.write_text(json.dumps(facts))
@@ -152,14 +154,19 @@ class _LesionFiles:
     Parameters
     ----------
     labels : int32 array, shape (X, Y, Z)
+        Predicted lesions: the maps of all lesions show these.
+    regions : int32 array, shape (X, Y, Z)
+        What is explained.
     grid : Grid
     folder : Path
     """
 
-    def __init__(self, labels: NDArray[np.int32], grid: Grid, folder: Path) -> None:
+    def __init__(
+        self, labels: NDArray[np.int32], regions: NDArray[np.int32], grid: Grid, folder: Path
+    ) -> None:
         from bids_lesion_xai.explain.summary import nearest_lesion
 
-        self._labels, self._grid, self._folder = labels, grid, folder
+        self._regions, self._grid, self._folder = regions, grid, folder
         self._lesion_folder = folder / "lesions"
         self._lesion_folder.mkdir(exist_ok=True)
         self._owner = nearest_lesion(labels, grid.spacing_mm) if labels.any() else labels
@@ -190,7 +197,7 @@ class _LesionFiles:
             path = self._lesion_folder / f"{name}_{channel}.nii.gz"
             nifti.save(path, part, self._grid.crop(attribution.offset, part.shape))
         identity = {"index": attribution.lesion, "name": name}
-        of_lesion = lesion_map(attribution, self._labels, self._grid.spacing_mm)
+        of_lesion = lesion_map(attribution, self._regions, self._grid.spacing_mm)
         self._rows.append({**identity, **lesion_numbers(attribution, of_lesion)})
         self._profile += [{**identity, **row} for row in radial_profile(of_lesion)]
         self.engines.add(attribution.engine)

@@ -13,6 +13,7 @@ from nipype.interfaces.base import (
     File,
     SimpleInterface,
     TraitedSpec,
+    isdefined,
     traits,
 )
 
@@ -45,6 +46,10 @@ class _PublishInput(BaseInterfaceInputSpec):
     saliency_flair = File(exists=True, mandatory=True, desc="saliency with respect to FLAIR")
     saliency_t1w = File(exists=True, mandatory=True, desc="saliency with respect to T1w")
     saliency_table = File(exists=True, mandatory=True, desc="one row a lesion")
+    region_labels = File(exists=True, desc="predicted, missed and control regions")
+    region_table = File(exists=True, desc="one row a region")
+    reference_uri = traits.Str(desc="BIDS URI of the reference mask")
+    tissue_uri = traits.Str(desc="BIDS URI of the tissue map")
     saliency_profile = File(exists=True, mandatory=True, desc="saliency by distance")
 
 
@@ -68,14 +73,16 @@ class Publish(SimpleInterface):
             store.publish(f"lesion_saliency_{channel}", path, visit=visit, lesion=lesion)
         keys = [row.key for row in DERIVATIVES.values() if row.level is Level.VISIT]
         for key in sorted(keys, key=lambda key: key == LAST_KEY):
-            store.publish(key, Path(getattr(self.inputs, key)), facts.get(key), visit=visit)
+            path = getattr(self.inputs, key)
+            if isdefined(path):
+                store.publish(key, Path(path), facts.get(key), visit=visit)
         self._results["visit"] = visit.name
         return runtime
 
     def _facts(self, store: Store, visit: Visit) -> dict[str, dict[str, Any]]:
         """Return the sidecar facts of every output that has a sidecar."""
         found = json.loads(Path(self.inputs.preprocess_facts_file).read_text(encoding="utf-8"))
-        explained = json.loads(Path(self.inputs.explain_facts_file).read_text(encoding="utf-8"))
+        drawn = json.loads(Path(self.inputs.explain_facts_file).read_text(encoding="utf-8"))
         settings = self.inputs.settings
         native = [self.inputs.flair_uri, self.inputs.t1w_uri]
         images = [store.uri("preproc_flair", visit), store.uri("preproc_t1w", visit)]
@@ -89,16 +96,19 @@ class Publish(SimpleInterface):
             key: settings[key] for key in ("Threshold", "MinimumVolume_mm3", "Connectivity")
         } | model
         lesion = {"Type": "Lesion", "Manual": False, **segmentation}
+        compared = isdefined(self.inputs.region_labels)
+        explained = "region_labels" if compared else "lesion_labels"
+        tissues = [self.inputs.tissue_uri] if isdefined(self.inputs.tissue_uri) else []
         saliency = {
-            "Sources": [*images, store.uri("lesion_labels", visit)],
+            "Sources": [*images, store.uri(explained, visit)],
             **space,
             **{key: settings[key] for key in _SALIENCY_SETTINGS},
             # Without noise, there is none.
             "NoiseStandardDeviation": None
             if settings["NoiseLevel"] is None
-            else dict(zip(CHANNELS.values(), explained["sigma"], strict=True)),
-            "Engine": explained["engine"],
-            "Device": explained["device"],
+            else dict(zip(CHANNELS.values(), drawn["sigma"], strict=True)),
+            "Engine": drawn["engine"],
+            "Device": drawn["device"],
             **model,
         }
         return {
@@ -124,7 +134,17 @@ class Publish(SimpleInterface):
                 **lesion,
             },
             "lesion_labels": {
-                "Sources": [store.uri("lesion_mask", visit)],
+                "Sources": [store.uri("lesion_mask", visit), *tissues],
+                **space,
+                "Manual": False,
+                **segmentation,
+            },
+            "region_labels": {
+                "Sources": [
+                    store.uri("lesion_labels", visit),
+                    self.inputs.reference_uri,
+                    *tissues,
+                ],
                 **space,
                 "Manual": False,
                 **segmentation,

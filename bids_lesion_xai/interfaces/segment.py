@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
     Directory,
@@ -19,7 +18,6 @@ from nipype.interfaces.base import (
 
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.lesions.label import label_lesions
-from bids_lesion_xai.lesions.table import lesion_rows
 from bids_lesion_xai.models.bundle import read_bundle
 
 
@@ -35,14 +33,12 @@ class _SegmentInput(BaseInterfaceInputSpec):
     use_gpu = traits.Bool(mandatory=True, desc="tells nipype to schedule the node on a GPU")
     allow_tf32 = traits.Bool(mandatory=True, desc="let a GPU round products to 10 bits")
     n_threads = traits.Int(mandatory=True, desc="threads of the network on CPU")
-    columns = traits.List(traits.Str, mandatory=True, desc="columns of the table, in order")
 
 
 class _SegmentOutput(TraitedSpec):
     probability_file = File(exists=True, desc="float32, lesion probability")
     mask_file = File(exists=True, desc="uint8, lesions that are large enough")
     labels_file = File(exists=True, desc="int32, lesions with their numbers")
-    table_file = File(exists=True, desc="one row a lesion")
 
 
 class Segment(SimpleInterface):
@@ -76,13 +72,10 @@ class Segment(SimpleInterface):
             grid.voxel_volume_mm3,
             self.inputs.min_volume_mm3,
         )
-        table = pd.DataFrame(lesion_rows(labels, probability, grid), columns=self.inputs.columns)
         folder = Path(runtime.cwd)
-        table.to_csv(folder / "lesions.tsv", sep="\t", index=False, na_rep="n/a")
         self._results["probability_file"] = str(
             nifti.save(folder / "probability.nii.gz", probability, grid)
         )
         self._results["mask_file"] = str(nifti.save(folder / "mask.nii.gz", labels > 0, grid))
         self._results["labels_file"] = str(nifti.save(folder / "labels.nii.gz", labels, grid))
-        self._results["table_file"] = str(folder / "lesions.tsv")
         return runtime

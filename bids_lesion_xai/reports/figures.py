@@ -46,6 +46,7 @@ _TEXT = "#e3e8ee"
 # A dark rim that keeps text and lines legible on a bright image.
 _HALO = (withStroke(linewidth=2.2, foreground="#0f1114a0"),)
 _OUTLINE = "#ffe04a"
+_MISSED_OUTLINE = "#ff7ad9"
 _SCALE_BAR_MM = 10
 
 
@@ -128,7 +129,10 @@ def draw_lesion(scan: Scan, index: int, saliency: Mapping[str, Crop], units: str
 
 
 def draw_overview(scan: Scan) -> Figure:
-    """Return the figure of a visit: FLAIR with all lesions, and with the edges of T1w."""
+    """Return the figure of a visit: FLAIR with all lesions, and with the edges of T1w.
+
+    Lesions that were missed have another colour.
+    """
     figure = Figure(figsize=(9.6, 11.6), facecolor=_GROUND)
     grid = figure.add_gridspec(
         4, 4, left=0.01, right=0.99, bottom=0.01, top=0.99, wspace=0.02, hspace=0.03
@@ -137,7 +141,10 @@ def draw_overview(scan: Scan) -> Figure:
     for place, k in enumerate(overview_slices(scan, n_slices=12)):
         axes = figure.add_subplot(grid[divmod(place, 4)])
         _show_flair(axes, scan, 2, k, box)
-        _draw_outline(axes, scan.labels[box[0], box[1], k] > 0, linewidth=1.1)
+        plane = scan.labels[box[0], box[1], k]
+        missed = plane > scan.n_predicted
+        _draw_outline(axes, (plane > 0) & ~missed, linewidth=1.1)
+        _draw_outline(axes, missed, linewidth=1.1, colour=_MISSED_OUTLINE)
     middle = [(part.start + part.stop) // 2 for part in box]
     # Off the middle plane, which holds hardly any edge of the brain.
     sagittal = middle[0] + (box[0].stop - box[0].start) // 8
@@ -205,12 +212,18 @@ def _show(
         axes.invert_xaxis()
 
 
-def _draw_outline(axes: Axes, mask: NDArray[np.bool_], linewidth: float, alpha: float = 1) -> None:
+def _draw_outline(
+    axes: Axes,
+    mask: NDArray[np.bool_],
+    linewidth: float,
+    alpha: float = 1,
+    colour: str = _OUTLINE,
+) -> None:
     segments = list(outline(mask))
     # Two collections: as a path effect, the rim of one segment would cover its neighbours.
-    for colour, width in ((_GROUND, linewidth + 0.8), (_OUTLINE, linewidth)):
+    for shade, width in ((_GROUND, linewidth + 0.8), (colour, linewidth)):
         lines = LineCollection(
-            segments, colors=colour, linewidths=width, alpha=alpha, capstyle="round"
+            segments, colors=shade, linewidths=width, alpha=alpha, capstyle="round"
         )
         axes.add_collection(lines, autolim=False)
 

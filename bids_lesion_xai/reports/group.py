@@ -18,7 +18,7 @@ from bids_lesion_xai.bids.sidecar import read_description
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import CHANNELS
-from bids_lesion_xai.group.collect import Collection, collect, write_table
+from bids_lesion_xai.group.collect import Collection, collect, predicted_lesions, write_table
 from bids_lesion_xai.group.stats import (
     MIN_PARTICIPANTS,
     N_RESAMPLES,
@@ -75,7 +75,7 @@ def _publish_table(store: Store, key: str, table: pd.DataFrame, group: Collectio
 
 def _content(store: Store, group: Collection) -> dict[str, Any]:
     """Return the variables of the template."""
-    lesions, visits = group.lesions, group.participants
+    lesions, visits = predicted_lesions(group.lesions), group.participants
     means = bootstrap_means(visits, _INTERVAL_COLUMNS)
     people = participant_means(visits, ("n_lesions", "lesion_volume_mm3"))
     rows: list[dict[str, Any]] = visits.to_dict("records")  # type: ignore[assignment]

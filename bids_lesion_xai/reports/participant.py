@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.bids.sidecar import read_description
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
-from bids_lesion_xai.conventions import CHANNELS
+from bids_lesion_xai.conventions import CHANNELS, OUTCOMES
 from bids_lesion_xai.group.collect import visit_lesions, visit_summary
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.reports import page
@@ -24,6 +25,10 @@ from bids_lesion_xai.reports.slices import Crop, Scan, crop_offset
 _FIGURE_DPI = 144
 _PROFILE_MARGINS = {"left": 0.15, "right": 0.985, "bottom": 0.19, "top": 0.9}
 _COLUMNS = {**DERIVATIVES["lesion_table"].columns, **DERIVATIVES["saliency_table"].columns}
+_OUTCOME_MEANS = (
+    *("volume_mm3", "mean_probability", "flair_share"),
+    *(f"{channel}_{key}" for channel in CHANNELS for key in ("peak", "mean_inside", "contrast")),
+)
 _SALIENCY_FACTS = (
     ("Method", "Explanation"),
     ("Aggregation", "Aggregation over a lesion's voxels"),
@@ -48,14 +53,16 @@ def write_report(store: Store, visit: Visit) -> Path:
     OutputError
         The output folder cannot be written.
     """
-    lesions = visit_lesions(store, visit)
+    regions = visit_lesions(store, visit)
+    lesions = regions[regions["outcome"] != "TN"]
     scan = load_scan(store, visit)
     rows: list[dict[str, Any]] = lesions.to_dict("records")  # type: ignore[assignment]
     saliency = store.facts("saliency_table", visit)
     content = {
         "visit": visit,
         "dataset": read_description(store.root).get("Name", ""),
-        "summary": visit_summary(store, visit, lesions),
+        "summary": visit_summary(store, visit, regions),
+        "outcomes": outcome_rows(regions),
         "segmentation": store.facts("lesion_labels", visit),
         "saliency": saliency,
         "saliency_facts": _SALIENCY_FACTS,
@@ -76,13 +83,30 @@ def write_report(store: Store, visit: Visit) -> Path:
 
 
 def load_scan(store: Store, visit: Visit) -> Scan:
-    """Read the preprocessed images of a visit, its brain mask and its lesions."""
+    """Read the images of a visit, its brain mask, and its lesions, missed ones too."""
     images = {
         channel: nifti.load(store.path(f"preproc_{channel}", visit))[0] for channel in CHANNELS
     }
     brain, _ = nifti.load(store.path("brain_mask", visit), np.bool_)
     labels, grid = nifti.load(store.path("lesion_labels", visit), np.int32)
-    return Scan(grid, images, brain, labels)
+    n_predicted = int(labels.max(initial=0))
+    if store.path("region_table", visit).is_file():
+        labels, _ = nifti.load(store.path("region_labels", visit), np.int32)
+        regions = visit_lesions(store, visit)
+        labels[np.isin(labels, regions.loc[regions["outcome"] == "TN", "index"])] = 0
+    return Scan(grid, images, brain, labels, n_predicted)
+
+
+def outcome_rows(regions: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the means over the regions of each outcome, none without a reference mask."""
+    rows: list[dict[str, Any]] = []
+    for outcome, meaning in OUTCOMES.items():
+        own = regions[regions["outcome"] == outcome]
+        if len(own):
+            means = own[list(_OUTCOME_MEANS)].astype(float).mean()
+            named = dict(zip(_OUTCOME_MEANS, means, strict=True))
+            rows.append({"outcome": outcome, "meaning": meaning, "n": len(own), **named})
+    return rows
 
 
 def draw_profile(row: dict[str, Any]) -> str:

@@ -36,12 +36,15 @@ class Scan:
     brain : bool array, shape (X, Y, Z)
     labels : int32 array, shape (X, Y, Z)
         Number of the lesion, 0 where there is none.
+    n_predicted : int
+        Lesions of higher numbers are of a reference mask, and were missed.
     """
 
     grid: Grid
     images: Mapping[str, NDArray[np.float32]]
     brain: NDArray[np.bool_]
     labels: NDArray[np.int32]
+    n_predicted: int
 
     @cached_property
     def greys(self) -> dict[str, Normalize]:

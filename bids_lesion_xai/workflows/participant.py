@@ -13,6 +13,7 @@ from bids_lesion_xai.bids.dataset import VisitInputs
 from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.explain.catalogue import METHODS, saliency_units
+from bids_lesion_xai.interfaces.describe import Describe
 from bids_lesion_xai.interfaces.explain import Explain
 from bids_lesion_xai.interfaces.preprocess import ResampleMask
 from bids_lesion_xai.interfaces.publish import Publish
@@ -69,13 +70,30 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
         Segment(
             threshold=threshold,
             min_volume_mm3=config.min_lesion_volume_mm3,
-            columns=list(DERIVATIVES["lesion_table"].columns),
             **network,
         ),
         name="segment",
         n_procs=config.omp_n_threads,
         mem_gb=3,
     )
+    describe = Node(
+        Describe(
+            native_flair_file=str(inputs.flair),
+            native_t1w_file=str(inputs.t1w),
+            visit=inputs.visit.name,
+            seed=config.random_seed,
+            threshold=threshold,
+            min_volume_mm3=config.min_lesion_volume_mm3,
+            columns=list(DERIVATIVES["lesion_table"].columns),
+        ),
+        name="describe",
+        mem_gb=2,
+    )
+    if inputs.reference:
+        describe.inputs.reference_file = str(inputs.reference.path)
+        describe.inputs.reference_space = inputs.reference.space
+    if inputs.tissues:
+        describe.inputs.tissue_file = str(inputs.tissues.path)
     explain = Node(
         Explain(
             visit=inputs.visit.name,
@@ -116,12 +134,22 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
     # What is in the output folder may have been changed since: it is always written.
     publish.overwrite = report.overwrite = True
     workflow = Workflow(name=workflow_name(inputs.visit.name))
+    if inputs.tissues:
+        publish.inputs.tissue_uri = inputs.tissues.uri
+    if inputs.reference:
+        publish.inputs.reference_uri = inputs.reference.uri
+        workflow.connect(describe, "region_labels_file", publish, "region_labels")
+        workflow.connect(describe, "region_table_file", publish, "region_table")
     out = "outputnode."
     images = [(f"{out}{key}", key) for key in ("flair_file", "t1w_file", "brain_mask_file")]
     workflow.connect(
         [
-            *((preprocess, node, list(images)) for node in (segment, explain)),
+            *((preprocess, node, list(images)) for node in (segment, describe, explain)),
+            (preprocess, describe, [(f"{out}flair_to_t1w_file", "transform_file")]),
+            (segment, describe, [("labels_file", "labels_file")]),
+            (segment, describe, [("probability_file", "probability_file")]),
             (segment, explain, [("labels_file", "labels_file")]),
+            (describe, explain, [("explained_file", "explained_file")]),
             (segment, native, [("mask_file", "mask_file")]),
             (preprocess, native, [(f"{out}flair_to_t1w_file", "transform_file")]),
             (
@@ -142,9 +170,9 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
                     ("probability_file", "lesion_probability"),
                     ("mask_file", "lesion_mask"),
                     ("labels_file", "lesion_labels"),
-                    ("table_file", "lesion_table"),
                 ],
             ),
+            (describe, publish, [("table_file", "lesion_table")]),
             (native, publish, [("out_file", "lesion_mask_native")]),
             (
                 explain,

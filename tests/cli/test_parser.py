@@ -42,6 +42,8 @@ def test_defaults() -> None:
     assert defaults == RunConfig(
         bids_dir=Path("bids").resolve(),
         output_dir=Path("out").resolve(),
+        reference_masks=None,
+        tissue_maps=None,
         levels=("participant",),
         work_dir=defaults.work_dir,
         model=DEFAULT_BUNDLE.resolve(),

@@ -15,7 +15,15 @@ from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.group.collect import collect, read_table, visit_ids, write_table
-from tests.outputs import ONE_SAMPLE, VISITS, WITHOUT_LESION, publish_outputs
+from bids_lesion_xai.group.stats import summarise_lesions
+from tests.outputs import (
+    ONE_SAMPLE,
+    TWO_SESSIONS,
+    VISITS,
+    WITHOUT_LESION,
+    compare_with_reference,
+    publish_outputs,
+)
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +212,22 @@ def test_the_units_are_those_of_the_visits_or_differ(tmp_path: Path) -> None:
 def test_visits_without_a_target_error_or_baseline_do_not_differ_in_it(store: Store) -> None:
     named = {one.partition(":")[0] for one in collect(store).differences}
     assert named == {"NumberOfSamples"}
+
+
+def test_regions_stand_in_the_table_and_only_lesions_in_the_summary(tmp_path: Path) -> None:
+    visit = TWO_SESSIONS[0]
+    store = publish_outputs(tmp_path / "out", [visit, WITHOUT_LESION])
+    before = collect(store).lesions
+    outcomes = ["TP", "FP", *["FN"] * (len(before) - 3), "TN"]
+    compare_with_reference(store, visit, outcomes)
+    group = collect(store)
+    assert group.lesions["outcome"].tolist() == outcomes
+    pd.testing.assert_frame_equal(
+        group.lesions.drop(columns="outcome"), before.drop(columns="outcome"), check_exact=True
+    )
+    row, without = group.participants.to_dict("records")
+    assert (row["n_true_positive"], row["n_false_positive"]) == (1, 1)
+    assert row["n_missed"] == len(before) - 3
+    expected = summarise_lesions(before[:2], {"flair_share": "flair_share"})
+    assert {key: row[key] for key in expected} == expected
+    assert np.isnan(without["n_missed"])

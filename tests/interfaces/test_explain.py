@@ -83,6 +83,7 @@ def explain(
         name: str(nifti.save(folder / f"{name}.nii.gz", array, GRID))
         for name, array in arrays.items()
     }
+    files["explained_file"] = files["labels_file"]
     run = Explain(
         model=str(model),
         noise_level=NOISE_LEVEL,
@@ -93,8 +94,7 @@ def explain(
         n_threads=1,
         columns=COLUMNS,
         profile_columns=PROFILE_COLUMNS,
-        **files,
-        **{"noise_rule": "robust", **OPTIONS, **options},
+        **{**files, "noise_rule": "robust", **OPTIONS, **options},
     )
     return run.run(cwd=str(folder)).outputs
 
@@ -298,6 +298,22 @@ def test_the_profile_on_disk_is_that_of_the_function(tmp_path: Path, model: Path
                 assert float(row.pop(key)) == pytest.approx(value, rel=1e-4, abs=1e-7)
             assert not row
     assert next(rows, None) is None
+
+
+def test_other_regions_are_explained_and_stand_in_no_map_of_all_lesions(
+    tmp_path: Path, model: Path
+) -> None:
+    labels = images()[2]
+    explained = nifti.save(tmp_path / "three.nii.gz", labels, GRID)
+    lesions = np.where(labels == 1, labels, 0)
+    outputs = explain(tmp_path, model, lesions, explained_file=str(explained))
+    (tmp_path / "all").mkdir()
+    expected = explain(tmp_path / "all", model)
+    assert raw_rows(Path(outputs.table_file)) == raw_rows(Path(expected.table_file))
+    names = {path.name for path in Path(expected.lesion_folder).iterdir()}
+    assert {path.name for path in Path(outputs.lesion_folder).iterdir()} == names
+    whole, _ = nifti.load(Path(outputs.flair_file))
+    np.testing.assert_array_equal(whole, placed(Path(outputs.lesion_folder, "L001_flair.nii.gz")))
 
 
 def test_the_same_seed_and_visit_give_the_same_arrays_and_others_do_not(

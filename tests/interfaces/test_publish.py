@@ -23,7 +23,9 @@ from bids_lesion_xai.workflows.participant import init_visit_wf
 from tests.bundles import write_small_bundle
 
 VISITS = (Visit("01"), Visit("01", "02"))
-KEYS = [row.key for row in DERIVATIVES.values() if row.level is Level.VISIT]
+OF_VISIT = [row for row in DERIVATIVES.values() if row.level is Level.VISIT]
+KEYS = [row.key for row in OF_VISIT if not row.optional]
+OPTIONAL = [row.key for row in OF_VISIT if row.optional]
 CHANNELS = ("flair", "t1w")
 FOUND = {
     "skull_strip_method": "given",
@@ -152,6 +154,27 @@ def test_every_source_is_a_file_of_the_output_or_of_the_input(
         f"{visit.name}_FLAIR.nii.gz",
         f"{visit.name}_T1w.nii.gz",
     }
+
+
+def test_regions_are_written_only_where_there_is_a_reference_mask(
+    store: Store, model: Path
+) -> None:
+    visit = VISITS[1]
+    publish = publisher(store, model, visit)
+    publish.inputs.trait_set(**{key: _write(store.root.parent / key, key) for key in OPTIONAL})
+    publish.inputs.reference_uri = "bids:reference-masks:sub-01/anat/mask.nii.gz"
+    publish.inputs.tissue_uri = "bids:tissue-maps:sub-01/anat/dseg.nii.gz"
+    publish.run()
+    for key in OPTIONAL:
+        assert store.path(key, visit).read_text() == key
+    others = [publish.inputs.reference_uri, publish.inputs.tissue_uri]
+    sources = store.facts("region_labels", visit)["Sources"]
+    assert sources == [store.uri("lesion_labels", visit), *others]
+    assert store.facts("lesion_labels", visit)["Sources"][1:] == others[1:]
+    assert store.uri("region_labels", visit) in store.facts("saliency_table", visit)["Sources"]
+    publisher(store, model, visit).run()
+    assert not any(store.path(key, visit).exists() for key in OPTIONAL)
+    assert store.uri("lesion_labels", visit) in store.facts("saliency_table", visit)["Sources"]
 
 
 def test_facts_say_what_was_found_of_which_image(store: Store, model: Path) -> None:

@@ -14,22 +14,18 @@ from monai.inferers import SlidingWindowInferer
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import Grid
 from bids_lesion_xai.interfaces.segment import Segment
-from bids_lesion_xai.lesions.table import lesion_rows
 from bids_lesion_xai.models.bundle import read_bundle
 from bids_lesion_xai.models.inference import Predictor
 from bids_lesion_xai.models.network import load_network
 from tests.bundles import INFERER, MULTIPLE, write_small_bundle
-from tests.outputs import raw_rows
 from tests.phantoms import oblique_grid
 
 # An odd side: the network takes multiples of 2. A voxel holds 2.64 mm3.
 SHAPE = (25, 22, 18)
 GRID = Grid(SHAPE, oblique_grid((1.0, 1.2, 2.2), (-1, 1, 1), (9, -6, 12)).affine)
-COLUMNS = list(DERIVATIVES["lesion_table"].columns)
 # Middle and radius in voxels of what is bright in FLAIR; the last lies outside the brain.
 BALLS = (((8, 8, 8), 3.5), ((16, 14, 11), 3.0), ((15, 6, 6), 2.5), ((2, 2, 2), 3.0))
 
@@ -62,7 +58,7 @@ def segment(
         name: str(nifti.save(folder / f"{name}.nii.gz", array, GRID))
         for name, array in arrays.items()
     }
-    given = {"threshold": 0.5, "min_volume_mm3": 0.0, "columns": COLUMNS, **options}
+    given = {"threshold": 0.5, "min_volume_mm3": 0.0, **options}
     run = Segment(
         model=str(model),
         device="cpu",
@@ -152,21 +148,6 @@ def test_a_lesion_is_a_component_of_at_least_the_minimum_volume(
         assert all(len(np.unique(components[labels == i])) == 1 for i in range(1, len(kept) + 1))
 
 
-def test_the_table_on_disk_states_the_numbers_of_the_images_on_disk(
-    tmp_path: Path, model: Path
-) -> None:
-    outputs = segment(tmp_path, model, *images())
-    probability, _, labels = arrays_of(outputs)
-    found = raw_rows(Path(outputs.table_file))
-    expected = lesion_rows(labels, probability, GRID)
-    assert [int(row["index"]) for row in found] == list(range(1, labels.max() + 1))
-    assert len(found) >= 3
-    for row, numbers in zip(found, expected, strict=True):
-        assert list(row) == COLUMNS
-        assert row["name"] == numbers.pop("name")
-        assert {key: float(row[key]) for key in numbers} == pytest.approx(numbers, rel=1e-6)
-
-
 def test_the_largest_lesions_lie_where_flair_is_bright(tmp_path: Path, model: Path) -> None:
     labels = arrays_of(segment(tmp_path, model, *images(), min_volume_mm3=20.0))[2]
     assert labels.max() == 3
@@ -180,7 +161,6 @@ def test_no_lesion_is_a_valid_result(tmp_path: Path, model: Path) -> None:
     assert 0 < probability.max() < 0.5
     assert not mask.any()
     assert not labels.any()
-    assert Path(outputs.table_file).read_text() == "\t".join(COLUMNS) + "\n"
 
 
 def test_the_same_images_give_the_same_files(tmp_path: Path, model: Path) -> None:
@@ -188,6 +168,6 @@ def test_the_same_images_give_the_same_files(tmp_path: Path, model: Path) -> Non
     for run in ("first", "second"):
         (tmp_path / run).mkdir()
         outputs = segment(tmp_path / run, model, *images())
-        found.append((*arrays_of(outputs), Path(outputs.table_file).read_text()))
+        found.append(arrays_of(outputs))
     for first, second in zip(*found, strict=True):
         np.testing.assert_array_equal(first, second)

@@ -33,6 +33,7 @@ from tests.outputs import (
     TWO_SESSIONS,
     WITHOUT_LESION,
     Html,
+    compare_with_reference,
     oblique_grid,
     phantom,
     publish_outputs,
@@ -54,7 +55,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture
 def scan() -> Scan:
     flair, t1w, labels = phantom(VISIT)
-    return Scan(oblique_grid(), {"flair": flair, "t1w": t1w}, flair != 0, labels)
+    return Scan(oblique_grid(), {"flair": flair, "t1w": t1w}, flair != 0, labels, 3)
 
 
 def _report(store: Store, visit: Visit) -> Html:
@@ -219,6 +220,33 @@ def test_the_limit_does_not_hang_on_how_much_is_zero() -> None:
     )
 
 
+def test_a_comparison_shows_lesions_found_and_missed_with_means_by_outcome(
+    tmp_path: Path,
+) -> None:
+    store = publish_outputs(tmp_path / "out", [VISIT])
+    rows = raw_rows(store.path("lesion_table", VISIT), store.path("saliency_table", VISIT))
+    outcomes = ["TP", *["FN"] * (len(rows) - 2), "TN"]
+    compare_with_reference(store, VISIT, outcomes)
+    write_report(store, VISIT)
+    report = _report(store, VISIT)
+    assert sorted(report.lesions) == [row["name"] for row in rows[:-1]]
+    assert report.numbers["n_lesions"] == "1"
+    for outcome in ("TP", "FN", "TN"):
+        own = [row for row, of_row in zip(rows, outcomes, strict=True) if of_row == outcome]
+        shown = report.outcomes[outcome]
+        assert int(shown["n"]) == len(own)
+        for column in ("volume_mm3", "flair_peak", "t1w_mean_inside", "flair_contrast"):
+            expected = np.mean([float(row[column]) for row in own])
+            assert float(shown[column]) == pytest.approx(expected)
+    assert "Against the reference mask" not in _report(_without_comparison(tmp_path), VISIT).text
+
+
+def _without_comparison(folder: Path) -> Store:
+    store = publish_outputs(folder / "plain", [VISIT])
+    write_report(store, VISIT)
+    return store
+
+
 def test_both_maps_and_the_colour_bar_have_the_same_symmetric_scale(scan: Scan) -> None:
     strong, weak = (np.full(scan.labels.shape, value, np.float32) for value in (2.0, -0.1))
     maps = {"flair": Crop(weak, (0, 0, 0)), "t1w": Crop(strong, (0, 0, 0))}
@@ -257,7 +285,7 @@ def test_window_of_a_crop_equals_window_of_the_whole(
     offset: tuple[int, int, int], shape: tuple[int, int, int]
 ) -> None:
     flair, t1w, labels = phantom(VISIT)
-    scan = Scan(oblique_grid(), {"flair": flair, "t1w": t1w}, flair != 0, labels)
+    scan = Scan(oblique_grid(), {"flair": flair, "t1w": t1w}, flair != 0, labels, 3)
     window = lesion_window(scan, 1)
     values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     whole = np.zeros(labels.shape, np.float32)

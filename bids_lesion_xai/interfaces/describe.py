@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nipype interface of the lesion table, and of the comparison with a reference mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nb
+import numpy as np
+import pandas as pd
+from nibabel.processing import resample_from_to
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+from numpy.typing import NDArray
+
+from bids_lesion_xai.errors import DataError
+from bids_lesion_xai.imaging import nifti
+from bids_lesion_xai.imaging.grid import Grid
+from bids_lesion_xai.interfaces.itk import Image, resample
+from bids_lesion_xai.lesions.compare import Regions, add_controls, compare
+from bids_lesion_xai.lesions.describe import Scan, describe
+from bids_lesion_xai.lesions.normal import normal_white_matter
+
+# Brain masks are wider than tissue maps by fluid, and nothing else.
+_LEAST_COVERAGE = 0.5
+
+
+class _DescribeInput(BaseInterfaceInputSpec):
+    flair_file = File(exists=True, mandatory=True, desc="FLAIR as the network sees it")
+    t1w_file = File(exists=True, mandatory=True, desc="T1w on the same grid")
+    brain_mask_file = File(exists=True, mandatory=True, desc="mask on the same grid")
+    probability_file = File(exists=True, mandatory=True, desc="lesion probability")
+    labels_file = File(exists=True, mandatory=True, desc="lesions with their numbers")
+    transform_file = File(exists=True, mandatory=True, desc="flair_to_t1w_file of RegisterFlair")
+    native_flair_file = File(exists=True, mandatory=True, desc="FLAIR of the raw dataset")
+    native_t1w_file = File(exists=True, mandatory=True, desc="T1w of the raw dataset")
+    reference_file = File(exists=True, desc="true lesions, in FLAIR or T1w space")
+    reference_space = traits.Str(desc="its entity space, empty if it has none")
+    tissue_file = File(exists=True, desc="FreeSurfer's numbers, in T1w space")
+    visit = traits.Str(mandatory=True, desc="name of the visit, for messages and for places")
+    seed = traits.Int(mandatory=True, desc="of the places of control regions")
+    threshold = traits.Float(mandatory=True, desc="probability from which a voxel may be lesion")
+    min_volume_mm3 = traits.Float(mandatory=True, desc="of a lesion of the reference")
+    columns = traits.List(traits.Str, mandatory=True, desc="columns of the tables, in order")
+
+
+class _DescribeOutput(TraitedSpec):
+    table_file = File(exists=True, desc="one row a predicted lesion")
+    explained_file = File(exists=True, desc="int32, regions to explain; predicted lesions first")
+    normal_file = File(exists=True, desc="uint8, normal-appearing white matter")
+    region_labels_file = File(exists=True, desc="explained_file, if there is a reference mask")
+    region_table_file = File(exists=True, desc="one row a region, if there is a reference mask")
+
+
+class Describe(SimpleInterface):
+    """Describe every lesion, and compare with a reference mask where there is one."""
+
+    input_spec = _DescribeInput
+    output_spec = _DescribeOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        labels, grid = nifti.load(Path(self.inputs.labels_file), np.int32)
+        scan = self._scan(grid)
+        folder = Path(runtime.cwd)
+        reference = self._reference(grid, scan.brain)
+        lesions = scan.probability >= self.inputs.threshold
+        normal = normal_white_matter(
+            scan.images["flair"],
+            scan.images["t1w"],
+            scan.brain,
+            lesions if reference is None else lesions | reference,
+            grid.spacing_mm,
+            scan.tissues,
+        )
+        self._save("normal_file", folder, normal, grid)
+        if reference is None:
+            self._tabulate("table_file", folder, describe(scan, labels))
+            self._results["explained_file"] = self.inputs.labels_file
+            return runtime
+        volumes = (grid.voxel_volume_mm3, self.inputs.min_volume_mm3)
+        compared = compare(labels, reference, *volumes)
+        regions = add_controls(compared, normal, self.inputs.seed, self.inputs.visit)
+        self._tabulate_regions(folder, scan, regions, int(labels.max(initial=0)))
+        self._save("region_labels_file", folder, regions.labels, grid)
+        self._results["explained_file"] = self._results["region_labels_file"]
+        return runtime
+
+    def _scan(self, grid: Grid) -> Scan:
+        images = {
+            channel: nifti.load(Path(getattr(self.inputs, f"{channel}_file")))[0]
+            for channel in ("flair", "t1w")
+        }
+        brain, _ = nifti.load(Path(self.inputs.brain_mask_file), np.bool_)
+        probability, _ = nifti.load(Path(self.inputs.probability_file))
+        return Scan(images, brain, probability, self._tissues(grid, brain), grid)
+
+    def _tissues(self, grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.int32] | None:
+        """Return the tissue map on `grid`, each voxel with the number of the nearest one."""
+        if not isdefined(self.inputs.tissue_file):
+            return None
+        path = Path(self.inputs.tissue_file)
+        nifti.load(path)
+        resampled = resample_from_to(nb.load(path), (grid.shape, grid.affine), order=0)
+        tissues = np.asarray(resampled.dataobj).reshape(grid.shape).astype(np.int32)
+        covered = float((tissues[brain] != 0).mean())
+        if covered < _LEAST_COVERAGE:
+            message = (
+                f"{self.inputs.visit}: {path.name} covers {100 * covered:.0f} % of the brain of "
+                "this T1w; a tissue map of this very T1w, in its space, is expected. Check "
+                "--tissue-maps."
+            )
+            raise DataError(message)
+        return tissues
+
+    def _reference(self, grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+        """Return the reference mask on `grid`, through the registration if it is FLAIR's."""
+        if not isdefined(self.inputs.reference_file):
+            return None
+        path, name = Path(self.inputs.reference_file), self.inputs.visit
+        values, own = nifti.load(path)
+        opaque = Image((values > 0).astype(np.float32), own)
+        through = self._transform_file(own, path)
+        reference = resample(opaque, grid, through) >= 0.5
+        if opaque.values.any() and not (reference & brain).any():
+            message = (
+                f"{name}: no lesion of {path.name} lies in the brain of T1w; a mask in the space "
+                "of FLAIR or of T1w of this visit is expected. Check --reference-masks."
+            )
+            raise DataError(message)
+        return np.asarray(reference)
+
+    def _transform_file(self, own: Grid, path: Path) -> Path | None:
+        """Return the transform that brings a mask on the grid `own` to T1w, None for none."""
+        space = self.inputs.reference_space
+        _, flair = nifti.load(Path(self.inputs.native_flair_file))
+        _, t1w = nifti.load(Path(self.inputs.native_t1w_file))
+        if space == "FLAIR" or own.same_as(flair):
+            return Path(self.inputs.transform_file)
+        if space in ("", "T1w", "orig") or own.same_as(t1w):
+            return None
+        message = (
+            f"{self.inputs.visit}: {path.name} is in space {space}, and on the grid of neither "
+            "FLAIR nor T1w; a mask in the space of one of them is expected (space-FLAIR, "
+            "space-T1w). Check --reference-masks."
+        )
+        raise DataError(message)
+
+    def _tabulate_regions(
+        self, folder: Path, scan: Scan, regions: Regions, n_predicted: int
+    ) -> None:
+        rows = describe(scan, regions.labels, regions.outcomes)
+        self._tabulate("region_table_file", folder, rows)
+        self._tabulate("table_file", folder, rows[:n_predicted])
+
+    def _tabulate(self, key: str, folder: Path, rows: list[dict[str, Any]]) -> None:
+        table = pd.DataFrame(rows, columns=self.inputs.columns)
+        table.to_csv(folder / f"{key}.tsv", sep="\t", index=False, na_rep="n/a")
+        self._results[key] = str(folder / f"{key}.tsv")
+
+    def _save(self, key: str, folder: Path, values: NDArray[Any], grid: Grid) -> None:
+        self._results[key] = str(nifti.save(folder / f"{key}.nii.gz", values, grid))
