@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from bids_lesion_xai.explain.experiments.scorer import MakeImage, Response
@@ -43,7 +44,9 @@ def run(
     finding : Finding
         Rows: ``index``, ``fill``, ``margin_mm``, ``mean_probability``, ``detected``. Numbers:
         ``margin_50_FILL_mm`` and ``margin_95_FILL_mm``, the smallest of the margins at which the
-        mean probability reaches 50 and 95 % of that of the unchanged image, NaN if it never does;
+        mean probability reaches 50 and 95 % of that of the unchanged image;
+        ``settled_50_FILL_mm`` and ``settled_95_FILL_mm``, the smallest from which on it stays
+        there, which is larger where the curve falls again; NaN if there is none;
         ``full_probability``, that of the unchanged image.
     """
     for lesion, tell in study.one_by_one(study.scan.lesions()):
@@ -85,13 +88,23 @@ def _finding(
         for margin, response in curve.items()
     ]
     numbers = {
-        f"margin_{percentage}_{fill}_mm": _first_margin(curve, percentage / 100 * full)
+        f"{name}_{percentage}_{fill}_mm": margin_of(curve, percentage / 100 * full)
+        for name, margin_of in (("margin", _first_margin), ("settled", _settled_margin))
         for fill, curve in curves.items()
         for percentage in _PERCENTAGES
     }
-    return Finding("perilesional", lesion.label, rows, {**numbers, "full_probability": full})
+    numbers["full_probability"] = full
+    return Finding("perilesional", lesion.label, rows, numbers)
 
 
 def _first_margin(curve: dict[float, Response], least: float) -> float:
+    """Return the margin at which a curve first reaches a probability, or NaN."""
     reached = (margin for margin, one in curve.items() if one.mean_probability >= least)
     return next(reached, float("nan"))
+
+
+def _settled_margin(curve: dict[float, Response], least: float) -> float:
+    """Return the margin from which on a curve is never below a probability, or NaN."""
+    margins = reversed(curve)
+    stays = takewhile(lambda margin: curve[margin].mean_probability >= least, margins)
+    return min(stays, default=float("nan"))

@@ -104,7 +104,7 @@ def test_a_network_that_needs_4_mm_has_a_margin_of_4_mm(
         scan = uniform_scan((20, 20, 30), spacing_mm, [(10, 10, z + 8) for *_, z in lesion])
     (found,) = experiment("perilesional", ball_network(4.0, spacing_mm), scan)
     assert found.numbers["full_probability"] > 0.999
-    assert found.numbers["margin_95_zero_mm"] == 4
+    assert found.numbers["margin_95_zero_mm"] == found.numbers["settled_95_zero_mm"] == 4
     if len(lesion) == 1:
         assert found.numbers["margin_50_zero_mm"] == 4
     # Tissue like the one that is hidden is as good as that.
@@ -137,7 +137,29 @@ def test_a_score_that_is_never_reached_has_no_margin() -> None:
     study = make_study(network, scan, {"n_threads": 1})
     (found,) = perilesional.run(study, margins_mm=(0.0, 2.0), fills=("zero",))
     assert isnan(found.numbers["margin_50_zero_mm"])
+    assert isnan(found.numbers["settled_50_zero_mm"])
     assert len(found.rows) == 2
+
+
+def test_margins_are_where_the_rows_reach_a_share_of_the_full_score_and_stay_there() -> None:
+    seen = set()
+    # Strong tissue, so that curves rise and fall.
+    scan = small_scan(image=20 * small_scan().image)
+    for found in experiment("perilesional", random_unet(), scan):
+        full = found.numbers["full_probability"]
+        for fill in FILLS:
+            rows = [row for row in found.rows if row["fill"] == fill]
+            for percentage in (50, 95):
+                there = [row["mean_probability"] >= percentage / 100 * full for row in rows]
+                # The last margin shows all there is.
+                assert there[-1]
+                first = there.index(True)
+                settled = max((i + 1 for i, one in enumerate(there) if not one), default=0)
+                key = f"{percentage}_{fill}_mm"
+                assert found.numbers[f"margin_{key}"] == MARGINS_MM[first]
+                assert found.numbers[f"settled_{key}"] == MARGINS_MM[settled]
+                seen.add(first == settled)
+    assert seen == {True, False}
 
 
 def test_air_is_never_filled() -> None:
