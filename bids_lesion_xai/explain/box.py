@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -45,6 +46,11 @@ class Box:
         )
         stop = tuple(map(min, self.stop, other.stop))
         return Box(start, tuple(map(max, start, stop)))
+
+    def grow(self, margins: Sequence[int]) -> Box:
+        """Return the box with so many voxels more on both sides of each axis."""
+        start = tuple(a - n for a, n in zip(self.start, margins, strict=True))
+        return Box(start, tuple(b + n for b, n in zip(self.stop, margins, strict=True)))
 
     def clip(self, extent: Indices) -> Box:
         """Return the part of the box that lies on a grid of shape `extent`."""

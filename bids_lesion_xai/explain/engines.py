@@ -9,7 +9,7 @@ windows; `window` differentiates through the blend.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Protocol
 
@@ -60,6 +60,16 @@ class Engine(Protocol):
         target : Box
         """
 
+    def logits(self, piece: Piece, target: Box) -> Piece:
+        """Return the logits in `target` of a batch of images, with nothing kept for gradients.
+
+        Parameters
+        ----------
+        piece : Piece
+            The images in the region of `target`, shape (N, C, x, y, z).
+        target : Box
+        """
+
     def groups(self, voxels: torch.Tensor) -> list[torch.Tensor]:
         """Return the voxels, shape (V, 3), in groups whose gradients are taken together.
 
@@ -97,6 +107,10 @@ class PrunedEngine:
 
     def run(self, piece: Piece, target: Box) -> tuple[Piece, PullBatch]:
         return self.stage.forward(piece, target)
+
+    @torch.no_grad()
+    def logits(self, piece: Piece, target: Box) -> Piece:
+        return self.stage.forward(piece, target)[0]
 
     def groups(self, voxels: torch.Tensor) -> list[torch.Tensor]:
         """Group voxels of one receptive field: in a U-Net, of the same cells of its bottom."""
@@ -145,6 +159,11 @@ class WholeEngine:
             image = piece.values.detach().requires_grad_()
             logits = evaluate(self.network, image)[(..., *target.slices(piece.start))]
         return _by_autograd(logits, target, image, piece)
+
+    @torch.no_grad()
+    def logits(self, piece: Piece, target: Box) -> Piece:
+        logits = evaluate(self.network, piece.values)[(..., *target.slices(piece.start))]
+        return Piece(logits, target.start, piece.extent)
 
     def groups(self, voxels: torch.Tensor) -> list[torch.Tensor]:
         return [torch.arange(len(voxels), device=voxels.device)]
@@ -228,6 +247,16 @@ class WindowEngine:
         return Work(sum(box.size for box in self.windows(target, shape)), 0)
 
     def run(self, piece: Piece, target: Box) -> tuple[Piece, PullBatch]:
+        with torch.enable_grad():
+            image = piece.values.detach().requires_grad_()
+            blend = self._blend(replace(piece, values=image), target)
+        return _by_autograd(blend, target, image, piece)
+
+    @torch.no_grad()
+    def logits(self, piece: Piece, target: Box) -> Piece:
+        return Piece(self._blend(piece, target), target.start, piece.extent)
+
+    def _blend(self, piece: Piece, target: Box) -> torch.Tensor:
         values = piece.values
         importance = compute_importance_map(
             self.window,
@@ -238,19 +267,16 @@ class WindowEngine:
         )
         total = values.new_zeros(target.shape)
         parts = []
-        with torch.enable_grad():
-            image = values.detach().requires_grad_()
-            for box in self.windows(target, piece.extent):
-                common = box.intersection(target)
-                weight = importance[common.slices(box.start)]
-                total[common.slices(target.start)] += weight
-                logits = evaluate(self.network, image[(..., *box.slices(piece.start))])
-                part = Piece(
-                    logits[(..., *common.slices(box.start))] * weight, common.start, piece.extent
-                )
-                parts.append(part.cut(target))
-            blend = torch.stack(parts).sum(0) / total
-        return _by_autograd(blend, target, image, piece)
+        for box in self.windows(target, piece.extent):
+            common = box.intersection(target)
+            weight = importance[common.slices(box.start)]
+            total[common.slices(target.start)] += weight
+            logits = evaluate(self.network, values[(..., *box.slices(piece.start))])
+            part = Piece(
+                logits[(..., *common.slices(box.start))] * weight, common.start, piece.extent
+            )
+            parts.append(part.cut(target))
+        return torch.stack(parts).sum(0) / total
 
     def groups(self, voxels: torch.Tensor) -> list[torch.Tensor]:
         return [torch.arange(len(voxels), device=voxels.device)]
@@ -327,7 +353,7 @@ def _stated_strides(network: UNet) -> Indices:
 
 
 def evaluate(network: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
-    """Return the logits, shape (1, K, X, Y, Z), of an image (1, C, X, Y, Z).
+    """Return the logits, shape (N, K, X, Y, Z), of images (N, C, X, Y, Z).
 
     Raises
     ------

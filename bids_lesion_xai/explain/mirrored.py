@@ -57,9 +57,8 @@ class MirroredEngine:
 
     def run(self, piece: Piece, target: Box) -> tuple[Piece, PullBatch]:
         """Return the logits in `target`, and the way back of gradients to the image."""
-        plain, pull_plain = self._run(piece, target)
-        mirrored, pull_mirrored = self._run(self._mirror_piece(piece), self._mirror(target))
-        both = (plain.at(target).values + self._mirror_piece(mirrored).cut(target)) / 2
+        plain, pull_plain = self.engine.run(*self._side(piece, target))
+        mirrored, pull_mirrored = self.engine.run(*self._mirror_side(piece, target))
 
         def pull(gradients: Piece) -> Iterator[Piece]:
             half = Piece(gradients.values / 2, gradients.start, gradients.extent)
@@ -70,7 +69,12 @@ class MirroredEngine:
             for one, other in zip(*sides, strict=True):
                 yield self._of_image(one).add(self._mirror_piece(self._of_image(other)))
 
-        return Piece(both, target.start, self.shape), pull
+        return self._mean(plain, mirrored, target), pull
+
+    def logits(self, piece: Piece, target: Box) -> Piece:
+        """Return the logits in `target` of a batch of images."""
+        plain = self.engine.logits(*self._side(piece, target))
+        return self._mean(plain, self.engine.logits(*self._mirror_side(piece, target)), target)
 
     def groups(self, voxels: torch.Tensor) -> list[torch.Tensor]:
         """Return the voxels in groups whose gradients are taken together on both sides."""
@@ -81,9 +85,15 @@ class MirroredEngine:
             groups += [group[part] for part in self.engine.groups(mirrored[group])]
         return groups
 
-    def _run(self, piece: Piece, target: Box) -> tuple[Piece, PullBatch]:
-        region = self.engine.region(target, self.shape)
-        return self.engine.run(self._of_engine(piece).at(region), target)
+    def _side(self, piece: Piece, target: Box) -> tuple[Piece, Box]:
+        return self._of_engine(piece).at(self.engine.region(target, self.shape)), target
+
+    def _mirror_side(self, piece: Piece, target: Box) -> tuple[Piece, Box]:
+        return self._side(self._mirror_piece(piece), self._mirror(target))
+
+    def _mean(self, plain: Piece, mirrored: Piece, target: Box) -> Piece:
+        both = (plain.cut(target) + self._mirror_piece(mirrored).cut(target)) / 2
+        return Piece(both, target.start, self.shape)
 
     def _mirror(self, box: Box) -> Box:
         side = self.shape[0]

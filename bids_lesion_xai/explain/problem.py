@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +14,7 @@ from bids_lesion_xai.explain.box import Box
 from bids_lesion_xai.explain.engines import Engine
 from bids_lesion_xai.explain.layers import Piece
 from bids_lesion_xai.explain.noise import NoiseField
+from bids_lesion_xai.explain.precision import precision
 from bids_lesion_xai.explain.targets import Target, slopes
 
 
@@ -37,6 +37,14 @@ class Lesion:
         """The smallest box that holds all voxels."""
         start, last = self.voxels.amin(0).tolist(), self.voxels.amax(0).tolist()
         return Box(tuple(start), tuple(index + 1 for index in last))
+
+
+def lesions_of(labels: torch.Tensor) -> Iterator[Lesion]:
+    """Yield every lesion of `labels`, int64, shape (X, Y, Z), in the order of the labels."""
+    voxels = (labels > 0).nonzero()
+    owners = labels[tuple(voxels.T)]
+    for label in torch.unique(owners).tolist():
+        yield Lesion(label, voxels[owners == label])
 
 
 @dataclass(frozen=True)
@@ -117,11 +125,8 @@ class Problem:
         return tuple(self.image.shape[1:])
 
     def lesions(self) -> Iterator[Lesion]:
-        """Yield every lesion, in the order of the labels."""
-        voxels = (self.labels > 0).nonzero()
-        owners = self.labels[tuple(voxels.T)]
-        for label in torch.unique(owners).tolist():
-            yield Lesion(label, voxels[owners == label])
+        """Return every lesion, in the order of the labels."""
+        return lesions_of(self.labels)
 
     def support(self, lesion: Lesion) -> Box:
         """Return the part of the image that the logits of a lesion depend on."""
@@ -147,7 +152,7 @@ class Problem:
         support, extent = self.support(lesion), self.engine.extent(self.shape)
         region = self.engine.region(lesion.box, self.shape)
         piece = Piece(values[None], support.start, extent).at(region)
-        with torch.no_grad(), self.precision():
+        with torch.no_grad(), precision(self.image, allow_tf32=self.allow_tf32):
             logits, pull = self.engine.run(piece, lesion.box)
             places = (lesion.voxels - lesion.voxels.new_tensor(lesion.box.start)).T
             own = logits.values[(0, slice(None), *places)].T
@@ -162,22 +167,6 @@ class Problem:
                 extent=extent,
             )
             return self.aggregate(gradients)
-
-    @contextmanager
-    def precision(self) -> Iterator[None]:
-        """Let a GPU repeat itself, and round products to 10 bits only if that is allowed."""
-        if not self.image.is_cuda:
-            yield
-            return
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = self.allow_tf32
-        try:
-            with torch.backends.cudnn.flags(
-                enabled=True, benchmark=False, deterministic=True, allow_tf32=self.allow_tf32
-            ):
-                yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
 
     def work(self, lesion: Lesion) -> int:
         """Return the work of one sample of a lesion, in numbers made on the way."""

@@ -24,6 +24,7 @@ from bids_lesion_xai.explain.attribution import Attribution
 from bids_lesion_xai.explain.box import Box
 from bids_lesion_xai.explain.engines import evaluate
 from bids_lesion_xai.explain.layers import Piece
+from bids_lesion_xai.explain.precision import precision
 from bids_lesion_xai.explain.problem import Lesion, Problem, Progress
 from bids_lesion_xai.explain.targets import slopes
 
@@ -94,7 +95,8 @@ class Method:
 
         whole = Box((0, 0, 0), problem.engine.extent(problem.shape))
         padded = Piece(problem.image[None], (0, 0, 0), whole.stop).cut(whole)
-        with self._layer.register_forward_hook(keep), torch.enable_grad(), problem.precision():
+        exactly = precision(problem.image, allow_tf32=problem.allow_tf32)
+        with self._layer.register_forward_hook(keep), torch.enable_grad(), exactly:
             logits = evaluate(problem.network, padded)
         if len(kept) != 1 or kept[0].ndim != padded.ndim:
             message = f"layer {self._name!r} does not give one feature map; choose another."
