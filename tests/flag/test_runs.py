@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from bids_lesion_xai.errors import DataError, NotFoundError
-from bids_lesion_xai.flag.runs import differences, read_lesions
+from bids_lesion_xai.flag.runs import differences, read_lesions, read_settings
 from tests.flag.cohorts import simulate, write_run
+from tests.outputs import publish_outputs
 
 
 def test_people_of_two_datasets_are_not_the_same(tmp_path: Path) -> None:
@@ -80,3 +81,14 @@ def test_an_unknown_outcome_is_told(tmp_path: Path) -> None:
 def test_settings_that_one_side_does_not_know_are_no_difference() -> None:
     assert differences({"A": ["1"], "B": ["1", "2"]}, {"B": ["1", "2"]}) == []
     assert differences({"A": ["1"], "B": ["1", "2"]}, {"B": ["1"]}) == ["B: 1, 2; here 1"]
+
+
+def test_settings_are_those_of_the_visits_of_all_folders(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        publish_outputs(tmp_path / name)
+    settings = read_settings([tmp_path / "one", tmp_path / "two"])
+    assert settings == read_settings([tmp_path / "one"])
+    assert len(settings["Model"]) == 1
+    assert "phantom_unet" in settings["Model"][0]
+    assert len(settings["NumberOfSamples"]) == 2
+    assert read_settings([write_run(tmp_path / "no visits", simulate(1, 8))]) == {}
