@@ -29,7 +29,7 @@ from bids_lesion_xai.flag.compare import (
     score_rows,
 )
 from bids_lesion_xai.flag.features import BASELINE, FEATURES, SALIENCY, SETS
-from bids_lesion_xai.flag.runs import IDS, OUTCOME, Settings
+from bids_lesion_xai.flag.runs import IDS, Settings, found_lesions
 from bids_lesion_xai.flag.scores import reliability
 from bids_lesion_xai.flag.train import FEATURE_SET, FOLD, Cohort, cross_validate, train
 from bids_lesion_xai.group.collect import write_table
@@ -186,12 +186,9 @@ def write_flags(folder: Path, lesions: pd.DataFrame, flag: Flag) -> pd.DataFrame
     DataError
         A column that the classifier needs is missing.
     """
-    if OUTCOME in lesions:  # those that were missed have no probability
-        lesions = lesions[~lesions[OUTCOME].isin(["FN", "TN"])]
-    probability = flag_probability(flag, lesions)
-    table = lesions[list(IDS)].assign(
-        false_probability=probability, flagged=probability > flag.cut
-    )
+    found = found_lesions(lesions)
+    probability = flag_probability(flag, found)
+    table = found[list(IDS)].assign(false_probability=probability, flagged=probability > flag.cut)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_table(table, folder / _FLAGS)

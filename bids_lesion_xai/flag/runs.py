@@ -54,13 +54,18 @@ def read_lesions(folders: Sequence[Path]) -> pd.DataFrame:
         message = f"No lesion is in the group tables of {', '.join(map(str, paths))}."
         raise DataError(message)
     lesions = pd.concat(filled, ignore_index=True)
-    keys = [*IDS, *([OUTCOME] if OUTCOME in lesions else [])]
-    twice = lesions.loc[lesions.duplicated(keys), [PERSON, "session_id"]].drop_duplicates()
+    found = found_lesions(lesions)
+    twice = found.loc[found.duplicated(list(IDS)), [PERSON, "session_id"]].drop_duplicates()
     if len(twice):
         visits = ", ".join(f"{person} {session}" for person, session in twice.to_numpy())
         message = f"Lesions are listed twice: {visits}. Name one output folder for each visit."
         raise DataError(message)
-    return lesions.sort_values(keys).reset_index(drop=True)
+    return lesions.sort_values(list(IDS), kind="stable").reset_index(drop=True)
+
+
+def found_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of lesions that were found, true or false or without reference."""
+    return lesions[~lesions[OUTCOME].isin(["FN", "TN"])] if OUTCOME in lesions else lesions
 
 
 def read_settings(folders: Iterable[Path]) -> dict[str, list[str]]:

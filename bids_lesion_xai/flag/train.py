@@ -111,9 +111,9 @@ def cohort_of(lesions: pd.DataFrame) -> Cohort:
     n_false, n_people = int(cohort.false.sum()), len(cohort.people)
     if n_people < MIN_PEOPLE:
         message = (
-            f"Lesions of {n_people} people are known to be true or false "
-            f"({', '.join(cohort.people)}); people are left out to judge and to choose, so at "
-            f"least {MIN_PEOPLE} are expected."
+            f"The number of people with lesions known to be true or false is {n_people} "
+            f"({', '.join(cohort.people)}). At least {MIN_PEOPLE} are expected: people are left "
+            "out to judge and to choose."
         )
         raise DataError(message)
     for outcomes, n in (("false", n_false), ("true", len(found) - n_false)):

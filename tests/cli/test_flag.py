@@ -120,7 +120,7 @@ def one_person(table: pd.DataFrame) -> pd.DataFrame:
     [
         (no_reference, "--reference-masks"),
         (no_distances, "lacks the columns flair_distance_50_mm"),
-        (one_person, "Lesions of 1 people"),
+        (one_person, "is 1 (run/sub-01)"),
     ],
 )
 def test_runs_that_cannot_be_learnt_from_are_told_in_one_line(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bids_lesion_xai.errors import DataError, NotFoundError
@@ -50,6 +51,23 @@ def test_a_visit_in_two_folders_is_refused(tmp_path: Path) -> None:
     folders = [write_run(tmp_path / name, simulate(1, 8), source) for name in ("one", "two")]
     with pytest.raises(DataError, match="listed twice: one/sub-01 n/a"):
         read_lesions(folders)
+
+
+def test_a_visit_with_reference_in_one_folder_and_without_in_another_is_refused(
+    tmp_path: Path,
+) -> None:
+    source, table = "doi:10.18112/openneuro.ds000001", simulate(1, 8)
+    one = write_run(tmp_path / "one", table, source)
+    two = write_run(tmp_path / "two", table.drop(columns="outcome"), source)
+    with pytest.raises(DataError, match="listed twice"):
+        read_lesions([one, two])
+
+
+def test_missed_lesions_need_no_names(tmp_path: Path) -> None:
+    table = simulate(2, 8)
+    table.loc[table["outcome"] == "FN", ["index", "name"]] = np.nan
+    lesions = read_lesions([write_run(tmp_path / "out", table)])
+    assert (lesions["outcome"] == "FN").sum() == 4
 
 
 def test_missing_folders_and_tables_are_told_with_what_to_do(tmp_path: Path) -> None:

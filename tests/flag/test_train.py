@@ -157,8 +157,8 @@ def one_kind(table: pd.DataFrame, outcome: str) -> pd.DataFrame:
         (lambda table: one_kind(table, "FN"), "participant level with --reference-masks"),
         (lambda table: one_kind(table, "TP"), "None of .* lesions is false"),
         (lambda table: one_kind(table, "FP"), "None of .* lesions is true"),
-        (lambda table: table[table["person"] == "out/sub-01"], r"1 people .*\(out/sub-01\)"),
-        (lambda table: table[table["person"] < "out/sub-03"], "at least 3 are expected"),
+        (lambda table: table[table["person"] == "out/sub-01"], r"is 1 \(out/sub-01\)"),
+        (lambda table: table[table["person"] < "out/sub-03"], "At least 3 are expected"),
     ],
     ids=["no column", "no outcome", "missed", "all true", "all false", "one person", "two people"],
 )
