@@ -41,7 +41,9 @@ class Flag:
     cut : float
         A lesion of a higher probability is flagged.
     strength : float
-        C of scikit-learn: the smaller, the stronger the coefficients were drawn to 0.
+        C of scikit-learn: the smaller, the more the coefficients were drawn to 0.
+    weight : float
+        The smaller, the more so those of saliency; 0 if they were left out.
     facts : mapping
         What else a reader should know; plain data.
     """
@@ -54,6 +56,7 @@ class Flag:
     intercept: float
     cut: float
     strength: float
+    weight: float
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -109,6 +112,7 @@ def load_flag(path: Path) -> Flag:
             intercept=float(content["intercept"]),
             cut=float(content["cut"]),
             strength=float(content["strength"]),
+            weight=float(content["weight"]),
             facts=dict(content["facts"]),
         )
         wrong = _wrong(flag, content.get("format"))

@@ -280,9 +280,10 @@ def _classifier(flag: Flag) -> Iterator[str]:
     yield "## The classifier with saliency"
     yield ""
     yield (
-        f"Strength C {flag.strength:g}, intercept {flag.intercept:.3f}; lesions are flagged above "
-        f"{flag.cut:g}. Coefficients are changes of the log-odds of being false for each standard "
-        "deviation; features that say the same share theirs."
+        f"Strength C {flag.strength:g}, saliency weighs {flag.weight:g}, intercept "
+        f"{flag.intercept:.3f}; lesions are flagged above {flag.cut:g}. Coefficients are changes "
+        "of the log-odds of being false for each standard deviation; features that say the same "
+        "share theirs."
     )
     yield ""
     yield from _row("feature", "meaning", "coefficient")

@@ -2,14 +2,14 @@
 """Training of the flag, and what it is worth on people whom it has never seen.
 
 Everything that is learnt from data (the fill for missing values, mean and scale of the features,
-the strength of the regularisation, the coefficients, the cut) is learnt from the people of the
+the penalty, the coefficients, the cut) is learnt from the people of the
 training alone: people are left out twice, once to judge, and among the others once to choose.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.flag.classifier import Flag, flag_probability
-from bids_lesion_xai.flag.features import SETS, feature_values
+from bids_lesion_xai.flag.features import BASELINE, SETS, feature_values
 from bids_lesion_xai.flag.runs import IDS, OUTCOME, PERSON
 from bids_lesion_xai.flag.scores import Mask, Values, best_cut, log_losses
 
@@ -34,8 +34,11 @@ OUTER_FOLDS = 10
 INNER_FOLDS = 5
 # One to judge, and two to choose with.
 MIN_PEOPLE = 3
-# C of scikit-learn, from strong to weak regularisation.
-STRENGTHS = tuple(10.0**power for power in range(-4, 3))
+# C of scikit-learn, from strong to weak regularisation, and how many standard deviations wide the
+# saliency features are made beside those of the baseline: what is narrow, is drawn to 0 more. 27
+# numbers that may tell nothing must not drown three that do; with 0, there is the baseline alone.
+STRENGTHS = tuple(10.0**power for power in range(-3, 3))
+WEIGHTS = (0.0, 0.1, 0.3, 1.0)
 # A lesion above the cut is flagged; above 1 there is none.
 CUTS = tuple(round(0.05 * step, 2) for step in range(1, 21))
 
@@ -85,6 +88,26 @@ class Cohort:
         return Cohort(table, {who: n for who, n in self.missed.items() if who in people})
 
 
+@dataclass(frozen=True)
+class Penalty:
+    """How much the coefficients are drawn to 0.
+
+    Parameters
+    ----------
+    strength : float
+        C of scikit-learn's L2 regularisation, which shares a weight out among features that say
+        the same.
+    weight : float
+        Of `WEIGHTS`.
+    widths : float64 array, shape (features,)
+        Standard deviation that each feature is given: `weight` for those of saliency, else 1.
+    """
+
+    strength: float
+    weight: float
+    widths: Values
+
+
 def cohort_of(lesions: pd.DataFrame) -> Cohort:
     """Return the lesions to learn from.
 
@@ -127,7 +150,7 @@ def cohort_of(lesions: pd.DataFrame) -> Cohort:
 
 
 def train(cohort: Cohort, features: tuple[str, ...]) -> Flag:
-    """Return a classifier, with strength and cut chosen on people left out of the training.
+    """Return a classifier, with penalty and cut chosen on people left out of the training.
 
     Parameters
     ----------
@@ -136,63 +159,72 @@ def train(cohort: Cohort, features: tuple[str, ...]) -> Flag:
     features : tuple of str
     """
     values = feature_values(cohort.table, features)
-    strength, cut = _choose(values, cohort)
-    pipeline = fit(values, cohort.false, strength)
-    scaler, regression = pipeline["scale"], pipeline["regression"]
+    choices = _candidates(features)
+    best, cut = _choose(values, cohort, choices)
+    standard = standardise().fit(values)
+    scaler = standard["scale"]
+    regression = regress(standard.transform(values), cohort.false, best)
     return Flag(
         features,
-        fill=tuple(map(float, np.nan_to_num(pipeline["fill"].statistics_))),
+        fill=tuple(map(float, np.nan_to_num(standard["fill"].statistics_))),
         mean=tuple(map(float, scaler.mean_)),
         scale=tuple(map(float, scaler.scale_)),
-        coefficients=tuple(map(float, regression.coef_[0])),
+        coefficients=tuple(map(float, regression.coef_[0] * best.widths)),
         intercept=float(regression.intercept_[0]),
         cut=cut,
-        strength=strength,
+        strength=best.strength,
+        weight=best.weight,
     )
 
 
-def fit(values: Values, false: Mask, strength: float) -> Pipeline:
-    """Return a logistic regression with its own standardisation.
+def _candidates(features: tuple[str, ...]) -> list[Penalty]:
+    """Return the penalties to choose from, the simplest first."""
+    basic = np.array([name in SETS[BASELINE] for name in features])
+    weights = (1.0,) if basic.all() else WEIGHTS
+    return [
+        Penalty(strength, weight, np.where(basic, 1.0, weight))
+        for weight in weights
+        for strength in STRENGTHS
+    ]
+
+
+def standardise() -> Pipeline:
+    """Return what fills missing features with the median and standardises all, not fitted yet."""
+    fill = SimpleImputer(strategy="median", keep_empty_features=True)
+    return Pipeline([("fill", fill), ("scale", StandardScaler())])
+
+
+def regress(standard: Values, false: Mask, penalty: Penalty) -> LogisticRegression:
+    """Return a logistic regression on standardised features times the widths of `penalty`.
 
     Lesions have no weights, so that the probabilities are those of the lesions as they come.
-
-    Parameters
-    ----------
-    values : float64 array, shape (lesions, features)
-        NaN where missing.
-    false : bool array, shape (lesions,)
-    strength : float
-        C of scikit-learn's L2 regularisation, which shares a weight out among features that say
-        the same.
     """
-    steps = [
-        ("fill", SimpleImputer(strategy="median", keep_empty_features=True)),
-        ("scale", StandardScaler()),
-        ("regression", LogisticRegression(C=strength, max_iter=5000, tol=1e-8)),
-    ]
-    return Pipeline(steps).fit(values, false)
+    regression = LogisticRegression(C=penalty.strength, solver="newton-cholesky", tol=1e-8)
+    return regression.fit(standard * penalty.widths, false)
 
 
-def _choose(values: Values, cohort: Cohort) -> tuple[float, float]:
-    """Return the strength of the least log loss, and the cut of the best F1, on people left out.
+def _choose(values: Values, cohort: Cohort, choices: Sequence[Penalty]) -> tuple[Penalty, float]:
+    """Return the penalty of the least log loss, and the cut of the best F1, on people left out.
 
-    If people cannot be left out, as one of them has all false lesions, these are the strongest
-    regularisation and a cut that flags nothing.
+    Of equal penalties it is the first. If people cannot be left out, as one of them has all false
+    lesions, it is the first, with a cut that flags nothing.
     """
     false = cohort.false
-    left = np.full((len(STRENGTHS), false.size), np.nan)
+    left = np.full((len(choices), false.size), np.nan)
     for left_out in _folds(cohort.person, INNER_FOLDS):
         if _has_both(false[~left_out]):
-            for row, strength in zip(left, STRENGTHS, strict=True):
-                pipeline = fit(values[~left_out], false[~left_out], strength)
-                row[left_out] = pipeline.predict_proba(values[left_out])[:, 1]
+            standard = standardise().fit(values[~left_out])
+            training, other = (standard.transform(values[rows]) for rows in (~left_out, left_out))
+            for row, penalty in zip(left, choices, strict=True):
+                regression = regress(training, false[~left_out], penalty)
+                row[left_out] = regression.predict_proba(other * penalty.widths)[:, 1]
     judged = ~np.isnan(left[0])
     if not judged.any():
-        return STRENGTHS[0], CUTS[-1]
+        return choices[0], CUTS[-1]
     losses = [log_losses(row[judged], false[judged]).mean() for row in left]
     best = int(np.argmin(losses))
     n_missed = cohort.rows(judged).n_missed
-    return STRENGTHS[best], best_cut(left[best][judged], false[judged], n_missed, CUTS)
+    return choices[best], best_cut(left[best][judged], false[judged], n_missed, CUTS)
 
 
 def cross_validate(cohort: Cohort) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
@@ -208,7 +240,7 @@ def cross_validate(cohort: Cohort) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
         One row a lesion: `IDS`, ``outcome``, ``fold``, and for each of `SETS` ``probability_SET``
         of being false, and ``flagged_SET``.
     choices : list of dict
-        ``fold``, ``features`` (of `SETS`), ``strength`` and ``cut``.
+        ``fold``, ``features`` (of `SETS`), ``strength``, ``weight`` and ``cut``.
 
     Raises
     ------
@@ -231,7 +263,7 @@ def cross_validate(cohort: Cohort) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
             probability = flag_probability(flag, judged.table)
             probabilities[name][left_out] = probability
             flagged[name][left_out] = probability > flag.cut
-            chosen = {"strength": flag.strength, "cut": flag.cut}
+            chosen = {"strength": flag.strength, "weight": flag.weight, "cut": flag.cut}
             choices.append({FOLD: number, FEATURE_SET: name, **chosen})
     predictions = cohort.table[[*IDS, OUTCOME]].assign(
         **{FOLD: folds},

@@ -17,10 +17,13 @@ from bids_lesion_xai.flag.train import (
     INNER_FOLDS,
     OUTER_FOLDS,
     STRENGTHS,
+    WEIGHTS,
     Cohort,
+    Penalty,
     cohort_of,
     cross_validate,
-    fit,
+    regress,
+    standardise,
     train,
 )
 from tests.flag.cohorts import simulate
@@ -47,9 +50,13 @@ def test_the_numbers_of_the_classifier_say_what_scikit_learn_says() -> None:
     some = cohort(signal=1.0)
     flag = train(some, SETS[SALIENCY])
     values = feature_values(some.table, SETS[SALIENCY])
-    pipeline = fit(values, some.false, flag.strength)
+    widths = np.where(np.isin(SETS[SALIENCY], SETS[BASELINE]), 1, flag.weight)
+    penalty = Penalty(flag.strength, flag.weight, widths)
+    standard = standardise().fit(values)
+    regression = regress(standard.transform(values), some.false, penalty)
     other = simulate(3, seed=5)
-    expected = pipeline.predict_proba(feature_values(other, SETS[SALIENCY]))[:, 1]
+    judged = standard.transform(feature_values(other, SETS[SALIENCY])) * widths
+    expected = regression.predict_proba(judged)[:, 1]
     assert np.isnan(values).any()
     np.testing.assert_allclose(flag_probability(flag, other), expected, rtol=0, atol=1e-12)
 
@@ -63,6 +70,7 @@ def test_every_lesion_is_judged_once_and_a_person_in_one_fold() -> None:
     assert predictions["fold"].nunique() == 4
     assert len(choices) == 2 * 4
     assert {choice["strength"] for choice in choices} <= set(STRENGTHS)
+    assert {choice["weight"] for choice in choices} <= set(WEIGHTS)
     assert {choice["cut"] for choice in choices} <= set(CUTS)
 
 
@@ -104,7 +112,7 @@ def test_the_order_of_the_rows_changes_nothing() -> None:
     assert one[1] == other[1]
 
 
-def test_strength_is_chosen_on_people_left_out_not_on_lesions() -> None:
+def test_the_penalty_is_chosen_on_people_left_out_not_on_lesions() -> None:
     """A feature that tells who somebody is predicts lesions of the same people only."""
     rng = np.random.default_rng(0)
     table = with_person(simulate(6, 60)).query("outcome != 'FN'")
@@ -126,7 +134,9 @@ def test_strength_is_chosen_on_people_left_out_not_on_lesions() -> None:
             table[f"{channel}_mean_shell_{mm}mm"] = marks * table[f"{channel}_peak"]
     names = tuple(f"{channel}_shell_{mm}mm" for channel in ("flair", "t1w") for mm in (1, 2, 3))
     some = cohort_of(table)
-    assert train(some, names).strength == STRENGTHS[0]
+    flag = train(some, (*SETS[BASELINE], *names))
+    assert flag.weight == 0
+    assert flag.coefficients[3:] == (0,) * 6
     assert len(some.people) > INNER_FOLDS
 
 
@@ -143,6 +153,7 @@ def test_a_cut_that_flags_nothing_if_nobody_can_be_left_out_to_choose_it() -> No
     one = some.person == "out/sub-01"
     flag = train(changed(some, ~one, outcome="TP"), SETS[BASELINE])
     assert (flag.strength, flag.cut) == (STRENGTHS[0], 1.0)
+    assert train(changed(some, ~one, outcome="TP"), SETS[SALIENCY]).weight == 0
 
 
 def one_kind(table: pd.DataFrame, outcome: str) -> pd.DataFrame:
