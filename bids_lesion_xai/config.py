@@ -58,6 +58,8 @@ class RunConfig:
         Stop a lesion at this standard error of its peak, as a fraction of the peak.
     noise_level : float
         Standard deviation of the noise as a fraction of the intensity range of `noise_rule`.
+    experiments : tuple of str
+        Names of the catalogue.
     random_seed : int
     device : str
     allow_tf32 : bool
@@ -98,6 +100,7 @@ class RunConfig:
     n_samples: int
     target_error: float | None
     noise_level: float
+    experiments: tuple[str, ...]
     random_seed: int
     device: str
     allow_tf32: bool

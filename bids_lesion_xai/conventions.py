@@ -39,3 +39,14 @@ LOCATIONS = {
     "deep": "in white matter, none of the others",
     "unknown": "no tissue map",
 }
+# Each is a module of `bids_lesion_xai.explain.experiments`.
+EXPERIMENTS = {
+    "perilesional": "how much tissue around a lesion the network needs to see",
+    "synthetic": "how the network responds to lesions of known size and contrast, put into "
+    "normal-appearing white matter",
+    "faithfulness": "whether values that a saliency map puts first matter more to the lesion's "
+    "logit than those of other orders",
+    "randomisation": "whether saliency maps change when the weights of the network are redrawn",
+    "channel": "what the network still sees when FLAIR, T1w or both are replaced by their "
+    "normal-appearing mean",
+}

@@ -16,6 +16,7 @@ from bids_lesion_xai.bids.naming import format_name
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import (
     CHANNELS,
+    EXPERIMENTS,
     LOCATIONS,
     OUTCOMES,
     SALIENCY_PERCENTAGES,
@@ -269,6 +270,121 @@ _PROFILE_COLUMNS = {
     "negative": Column("sum of their negative values", SALIENCY_UNITS),
 }
 
+_FILLS = {
+    "zero": "0, the mean of the brain (published)",
+    "normal": "the mean of normal-appearing white matter",
+    "inpaint": "the visible tissue, continued outward",
+}
+_PROBABILITY = Column("mean lesion probability over the voxels of the lesion")
+_LOGIT = Column("mean logit of lesion over the voxels of the lesion", "logit")
+_DETECTED = Column("1 if a voxel of the lesion reaches the threshold, else 0")
+_MARGIN = Column(
+    "distance from the lesion up to which the image is shown (Euclidean, between voxel centres); "
+    "inf shows all of it",
+    "mm",
+)
+_LESION_KEYS = {key: _LESION_COLUMNS[key] for key in ("index", "name")}
+# The table of each experiment.
+EXPERIMENT_COLUMNS: dict[str, dict[str, Column]] = {
+    "perilesional": {
+        **_LESION_KEYS,
+        "fill": Column("what the brain is filled with beyond the margin", levels=_FILLS),
+        "margin_mm": _MARGIN,
+        "mean_probability": _PROBABILITY,
+        "detected": _DETECTED,
+    },
+    "synthetic": {
+        "position": Column("number of the place"),
+        **{axis: Column(f"index of the centre along voxel axis {axis}") for axis in "xyz"},
+        "diameter_mm": Column("diameter of the synthetic lesion, a sphere", "mm"),
+        "channel": Column(
+            "image that the contrast is in", levels={**CHANNELS, "both": "FLAIR and T1w"}
+        ),
+        "contrast": Column(
+            "what is added to FLAIR, and taken from T1w, inside the sphere", _INTENSITY_UNITS
+        ),
+        "margin_mm": _MARGIN,
+        "mean_probability": _PROBABILITY,
+        "detected": _DETECTED,
+    },
+    "faithfulness": {
+        **_LESION_KEYS,
+        "mode": Column(
+            "what is done to the first values of the order",
+            levels={
+                "deletion": "they take the mean of normal-appearing white matter",
+                "insertion": "they alone stay as they are",
+            },
+        ),
+        "order": Column(
+            "order of the values, one a voxel and image",
+            levels={
+                "saliency": "largest absolute saliency first",
+                "random": "random; mean of three orders",
+                "intensity": "furthest from the mean of normal-appearing white matter first",
+            },
+        ),
+        "share": Column("share of the values in the receptive field and the brain, 0 to 1"),
+        "mean_logit": _LOGIT,
+    },
+    "randomisation": {
+        **_LESION_KEYS,
+        "n_layers": Column("number of layers, from the output on, whose weights were redrawn"),
+        "layer": Column("name of the last of them; n/a before the first"),
+        "spearman": Column("rank correlation of the absolute saliency with that before"),
+        "pearson": Column("correlation of the saliency with that before"),
+    },
+    "channel": {
+        **_LESION_KEYS,
+        "replaced": Column(
+            "image that took the mean of normal-appearing white matter",
+            levels={"none": "neither", **CHANNELS, "both": "FLAIR and T1w"},
+        ),
+        "mean_probability": _PROBABILITY,
+        "mean_logit": _LOGIT,
+        "detected": _DETECTED,
+    },
+}
+_EXPERIMENT_NUMBERS = {
+    **{
+        f"margin_{percent}_{fill}_mm": Column(
+            f"smallest margin at which the mean probability reaches {percent} % of that of the "
+            f"whole image; beyond it: {meaning}",
+            "mm",
+        )
+        for fill, meaning in _FILLS.items()
+        for percent in (50, 95)
+    },
+    **{
+        f"settled_{percent}_{fill}_mm": Column(
+            f"smallest margin from which on it stays at {percent} % or more; beyond it: {meaning}",
+            "mm",
+        )
+        for fill, meaning in _FILLS.items()
+        for percent in (50, 95)
+    },
+    "full_probability": Column("mean probability with the whole image"),
+    **{
+        f"{mode}_auc_{order}": Column(
+            f"area under the {mode} curve of the order {order}: mean over the shares, which are "
+            "evenly spaced on a logarithmic scale, of the logit, 0 for all values replaced and 1 "
+            "for none"
+        )
+        for mode in ("deletion", "insertion")
+        for order in ("saliency", "random", "intensity")
+    },
+    "randomisation_spearman_first": Column(
+        "rank correlation of the absolute saliency with that before the last layer was redrawn"
+    ),
+    "randomisation_spearman_all": Column("the same for all layers"),
+    **{
+        f"channel_{channel}_drop": Column(
+            f"mean probability that is lost when {name} takes its normal-appearing mean"
+        )
+        for channel, name in CHANNELS.items()
+    },
+}
+
 _VISIT_COLUMNS = {
     "participant_id": Column("participant"),
     "session_id": Column("session; n/a in a dataset without sessions"),
@@ -313,6 +429,7 @@ _SALIENCY_FACTS = (
     "Engine",
     "Device",
 )
+_EXPERIMENT_FACTS = ("Sources", "Model", "Threshold", "RandomSeed")
 _T1W = {"space": "T1w"}
 _NIFTI = ".nii.gz"
 
@@ -515,6 +632,33 @@ DERIVATIVES: dict[str, Derivative] = {
             standard=False,
         ),
         Derivative(
+            "experiment_numbers",
+            Level.VISIT,
+            "experiment",
+            ".tsv",
+            "With --experiments: one row a lesion, what all experiments say of it",
+            _T1W | {"desc": "lesions"},
+            facts=_EXPERIMENT_FACTS,
+            columns={**_LESION_KEYS, **_EXPERIMENT_NUMBERS},
+            standard=False,
+            optional=True,
+        ),
+        *(
+            Derivative(
+                f"experiment_{name}",
+                Level.VISIT,
+                "experiment",
+                ".tsv",
+                f"With --experiments {name}: {text}",
+                _T1W | {"desc": name},
+                facts=_EXPERIMENT_FACTS,
+                columns=EXPERIMENT_COLUMNS[name],
+                standard=False,
+                optional=True,
+            )
+            for name, text in EXPERIMENTS.items()
+        ),
+        Derivative(
             "group_lesions",
             Level.GROUP,
             "group_lesions",
@@ -522,7 +666,12 @@ DERIVATIVES: dict[str, Derivative] = {
             "One row a lesion, over all visits; with reference masks also one a missed lesion and "
             "control region",
             facts=("Sources", "Units"),
-            columns={**_VISIT_COLUMNS, **_LESION_COLUMNS, **_SALIENCY_COLUMNS},
+            columns={
+                **_VISIT_COLUMNS,
+                **_LESION_COLUMNS,
+                **_SALIENCY_COLUMNS,
+                **_EXPERIMENT_NUMBERS,
+            },
             standard=False,
         ),
         Derivative(

@@ -17,7 +17,7 @@ from bids_lesion_xai.cli.plugin import read_plugin
 from bids_lesion_xai.cli.resources import cores
 from bids_lesion_xai.cli.resources import memory_gb as machine_memory_gb
 from bids_lesion_xai.config import SCHEDULERS, Plugin, RunConfig
-from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3, TTA
+from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3, EXPERIMENTS, TTA
 from bids_lesion_xai.errors import UsageError
 from bids_lesion_xai.explain.catalogue import (
     AGGREGATIONS,
@@ -191,8 +191,21 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     )
     _add_choice(group, "--noise-rule", NOISE_RULES, "the range is ")
     _add_choice(group, "--baseline", BASELINES, "integrated gradients begin at ", "zero")
+    experiments = "; ".join(f"{name}: {text}" for name, text in EXPERIMENTS.items())
     group.add_argument(
-        "--random-seed", type=int, default=0, metavar="SEED", help="seed of the noise"
+        "--experiments",
+        nargs="+",
+        choices=(*EXPERIMENTS, "all"),
+        default=[],
+        metavar="NAME",
+        help=f"experiments on every lesion, or all: {experiments}",
+    )
+    group.add_argument(
+        "--random-seed",
+        type=int,
+        default=0,
+        metavar="SEED",
+        help="seed of the noise and of everything else that is random",
     )
 
 
@@ -308,6 +321,9 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         baseline=options.baseline,
         target_error=options.target_error,
         noise_level=options.noise_level,
+        experiments=tuple(
+            name for name in EXPERIMENTS if {name, "all"} & set(options.experiments)
+        ),
         random_seed=options.random_seed,
         device=options.device,
         allow_tf32=options.allow_tf32,

@@ -93,18 +93,6 @@ NOISE_RULES = {
     "flair-range": "FLAIR's, from its smallest to its largest value, for both images (published)",
 }
 
-# Each is a module of `bids_lesion_xai.explain.experiments`.
-EXPERIMENTS = {
-    "perilesional": "how much tissue around a lesion the network needs to see",
-    "synthetic": "how the network responds to lesions of known size and contrast, put into "
-    "normal-appearing white matter",
-    "faithfulness": "whether values that a saliency map puts first matter more to the lesion's "
-    "logit than those of other orders",
-    "randomisation": "whether saliency maps change when the weights of the network are redrawn",
-    "channel": "what the network still sees when FLAIR, T1w or both are replaced by their "
-    "normal-appearing mean",
-}
-
 # The choices of Spagnolo et al. (2026), doi 10.1038/s41598-026-36560-9.
 PUBLISHED = {
     "method": "smoothgrad",

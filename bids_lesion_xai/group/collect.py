@@ -138,7 +138,17 @@ def visit_lesions(store: Store, visit: Visit) -> pd.DataFrame:
             "visit again."
         )
         raise DataError(message)
-    return pd.concat([lesions, saliency.drop(columns=keys)], axis="columns")
+    tables = [lesions, saliency.drop(columns=keys), _experiments(store, visit, lesions["index"])]
+    return pd.concat(tables, axis="columns")
+
+
+def _experiments(store: Store, visit: Visit, indices: pd.Series[int]) -> pd.DataFrame:
+    """Return what the experiments of a visit say, in the rows of `indices`; all NaN if nothing."""
+    columns = DERIVATIVES["experiment_numbers"].columns
+    path = store.path("experiment_numbers", visit)
+    found = _read_numbers(path, columns) if path.is_file() else pd.DataFrame(columns=list(columns))
+    rows = found.drop(columns="name").set_index("index").reindex(indices)
+    return rows.reset_index(drop=True).astype(float)
 
 
 def visit_summary(store: Store, visit: Visit, lesions: pd.DataFrame) -> dict[str, Any]:

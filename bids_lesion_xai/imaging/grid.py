@@ -69,6 +69,17 @@ class Grid:
         x, y, z = shape
         return Grid((x, y, z), affine)
 
+    def offset_in(self, whole: Grid) -> tuple[int, int, int]:
+        """Return the index on `whole` of the first voxel of this grid, a part of it.
+
+        >>> whole = Grid((9, 9, 9), np.diag([1.0, 2.0, 3.0, 1.0]))
+        >>> whole.crop((4, 0, 2), (1, 1, 1)).offset_in(whole)
+        (4, 0, 2)
+        """
+        place = (np.linalg.inv(whole.affine) @ self.affine[:, 3])[:3]
+        x, y, z = np.rint(place).astype(int).tolist()
+        return x, y, z
+
     def same_as(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
         """Tell whether both grids have the same voxels, corner to corner within `tolerance_mm`."""
         corners = np.stack(np.meshgrid(*[[0, n - 1] for n in self.shape]), -1)

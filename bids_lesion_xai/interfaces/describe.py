@@ -54,6 +54,7 @@ class _DescribeInput(BaseInterfaceInputSpec):
 class _DescribeOutput(TraitedSpec):
     table_file = File(exists=True, desc="one row a predicted lesion")
     explained_file = File(exists=True, desc="int32, regions to explain; predicted lesions first")
+    studied_file = File(exists=True, desc="int32, these without control regions")
     normal_file = File(exists=True, desc="uint8, normal-appearing white matter")
     region_labels_file = File(exists=True, desc="explained_file, if there is a reference mask")
     region_table_file = File(exists=True, desc="one row a region, if there is a reference mask")
@@ -82,13 +83,16 @@ class Describe(SimpleInterface):
         self._save("normal_file", folder, normal, grid)
         if reference is None:
             self._tabulate("table_file", folder, describe(scan, labels))
-            self._results["explained_file"] = self.inputs.labels_file
+            self._results["explained_file"] = self._results["studied_file"] = (
+                self.inputs.labels_file
+            )
             return runtime
         volumes = (grid.voxel_volume_mm3, self.inputs.min_volume_mm3)
         compared = compare(labels, reference, *volumes)
         regions = add_controls(compared, normal, self.inputs.seed, self.inputs.visit)
         self._tabulate_regions(folder, scan, regions, int(labels.max(initial=0)))
         self._save("region_labels_file", folder, regions.labels, grid)
+        self._save("studied_file", folder, compared.labels, grid)
         self._results["explained_file"] = self._results["region_labels_file"]
         return runtime
 

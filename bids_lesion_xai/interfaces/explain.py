@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import Grid
 from bids_lesion_xai.imaging.intensity import robust_range
 from bids_lesion_xai.lesions.table import lesion_name
-from bids_lesion_xai.models.bundle import read_bundle
+from bids_lesion_xai.models.bundle import Bundle, read_bundle
 
 if TYPE_CHECKING:
     from bids_lesion_xai.explain import Attribution, Progress
@@ -47,12 +47,12 @@ _SECONDS_BETWEEN_MESSAGES = 10
 _BAR_WIDTH = 20
 
 
-class _ExplainInput(BaseInterfaceInputSpec):
+class ExplanationInput(BaseInterfaceInputSpec):
+    """Inputs of every interface that explains lesions."""
+
     flair_file = File(exists=True, mandatory=True, desc="FLAIR as the network sees it")
     t1w_file = File(exists=True, mandatory=True, desc="T1w on the same grid")
     brain_mask_file = File(exists=True, mandatory=True, desc="mask on the same grid")
-    labels_file = File(exists=True, mandatory=True, desc="predicted lesions with their numbers")
-    explained_file = File(exists=True, mandatory=True, desc="these, and more regions to explain")
     model = Directory(exists=True, mandatory=True, desc="MONAI bundle")
     visit = traits.Str(mandatory=True, desc="name of the visit, part of the noise's key")
     method = traits.Enum(*INPUT_METHODS, mandatory=True, desc="see the catalogue")
@@ -62,8 +62,6 @@ class _ExplainInput(BaseInterfaceInputSpec):
     baseline = traits.Enum(*BASELINES, mandatory=True, desc="where integrated gradients begin")
     n_samples = traits.Int(mandatory=True, desc="noise samples, at most")
     target_error = traits.Either(None, traits.Float, desc="of the peak, at which a lesion stops")
-    noise_level = traits.Float(mandatory=True, desc="noise as a fraction of the intensity range")
-    noise_rule = traits.Enum(*NOISE_RULES, mandatory=True, desc="whose intensity range")
     seed = traits.Int(mandatory=True, desc="seed of the noise")
     flip = traits.Bool(mandatory=True, desc="average the logits with those of the mirror image")
     device = traits.Str(mandatory=True, desc="auto, cpu, cuda or cuda:N")
@@ -71,6 +69,13 @@ class _ExplainInput(BaseInterfaceInputSpec):
     allow_tf32 = traits.Bool(mandatory=True, desc="let a GPU round products to 10 bits")
     memory_gb = traits.Float(mandatory=True, desc="for samples computed side by side")
     n_threads = traits.Int(mandatory=True, desc="threads of the network on CPU")
+
+
+class _ExplainInput(ExplanationInput):
+    labels_file = File(exists=True, mandatory=True, desc="predicted lesions with their numbers")
+    explained_file = File(exists=True, mandatory=True, desc="these, and more regions to explain")
+    noise_level = traits.Float(mandatory=True, desc="noise as a fraction of the intensity range")
+    noise_rule = traits.Enum(*NOISE_RULES, mandatory=True, desc="whose intensity range")
     columns = traits.List(traits.Str, mandatory=True, desc="columns of the table, in order")
     profile_columns = traits.List(traits.Str, mandatory=True, desc="columns of the profile")
 
@@ -105,29 +110,15 @@ class Explain(SimpleInterface):
         bundle = read_bundle(Path(self.inputs.model))
         network = load_network(bundle, device)
         sigma = [self.inputs.noise_level * one for one in self._ranges(flair, t1w, brain)]
-        progress = ProgressLog(self.inputs.visit)
+        progress = ProgressLog(self.inputs.visit, "explained")
         attributions = explain_lesions(
             network,
             torch.from_numpy(np.stack([flair, t1w])).to(device),
             torch.from_numpy(regions).to(device),
-            method=self.inputs.method,
-            aggregation=self.inputs.aggregation,
-            target=self.inputs.target,
-            n_samples=self.inputs.n_samples,
-            sigma=sigma,
             seed=self.inputs.seed,
             visit=self.inputs.visit,
-            engine=self.inputs.engine,
-            multiple=bundle.multiple,
-            window=bundle.window,
-            overlap=bundle.overlap,
-            flip=self.inputs.flip,
-            baseline=self.inputs.baseline,
-            target_error=self.inputs.target_error,
-            allow_tf32=self.inputs.allow_tf32,
-            n_threads=1 if device.type == "cuda" else self.inputs.n_threads,
-            memory_gb=self.inputs.memory_gb,
             progress=progress.tell,
+            **explanation(self.inputs, bundle, sigma, device.type),
         )
         files = _LesionFiles(labels, regions, grid, Path(runtime.cwd))
         files.add_all(attributions)
@@ -146,6 +137,24 @@ class Explain(SimpleInterface):
         if self.inputs.noise_rule == "flair-range":
             return [float(flair.max() - flair.min())] * 2
         return [robust_range(values, brain) for values in (flair, t1w)]
+
+
+def explanation(
+    inputs: Any, bundle: Bundle, sigma: Sequence[float], device_type: str
+) -> dict[str, Any]:
+    """Return the arguments of `explain_lesions` that `ExplanationInput` and a bundle choose."""
+    names = (
+        *("method", "aggregation", "target", "n_samples", "engine", "flip", "baseline"),
+        *("target_error", "allow_tf32", "memory_gb"),
+    )
+    return {
+        **{name: getattr(inputs, name) for name in names},
+        "sigma": list(sigma),
+        "multiple": bundle.multiple,
+        "window": bundle.window,
+        "overlap": bundle.overlap,
+        "n_threads": 1 if device_type == "cuda" else inputs.n_threads,
+    }
 
 
 class _LesionFiles:
@@ -223,15 +232,17 @@ class _LesionFiles:
 
 
 class ProgressLog:
-    """Logs how far the explanation of a visit is, every ten seconds, with the time left.
+    """Logs how far the work on the lesions of a visit is, every ten seconds, with the time left.
 
     Parameters
     ----------
     visit : str
+    done : str
+        What has been done to a lesion, such as ``explained``.
     """
 
-    def __init__(self, visit: str) -> None:
-        self._visit = visit
+    def __init__(self, visit: str, done: str) -> None:
+        self._visit, self._done = visit, done
         self._started = self._told = time.monotonic()
 
     def tell(self, progress: Progress) -> None:
@@ -243,13 +254,14 @@ class ProgressLog:
         minutes_left = (now - self._started) / 60 * (1 / progress.share - 1)
         filled = round(_BAR_WIDTH * progress.share)
         log.info(
-            "%s: [%s] %.0f %%, %d of %d lesions explained, sample %d of %d "
-            "of lesion %d, about %.1f min left",
+            "%s: [%s] %.0f %%, %d of %d lesions %s, sample %d of %d of lesion %d, "
+            "about %.1f min left",
             self._visit,
             "#" * filled + "." * (_BAR_WIDTH - filled),
             100 * progress.share,
             progress.n_done,
             progress.n_lesions,
+            self._done,
             progress.sample,
             progress.n_samples,
             progress.lesion,
@@ -259,4 +271,4 @@ class ProgressLog:
     def finish(self, n_lesions: int) -> None:
         """Say how long it took."""
         minutes = (time.monotonic() - self._started) / 60
-        log.info("%s: %d lesions explained in %.1f min", self._visit, n_lesions, minutes)
+        log.info("%s: %d lesions %s in %.1f min", self._visit, n_lesions, self._done, minutes)

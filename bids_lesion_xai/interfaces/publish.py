@@ -13,6 +13,7 @@ from nipype.interfaces.base import (
     File,
     SimpleInterface,
     TraitedSpec,
+    Undefined,
     isdefined,
     traits,
 )
@@ -20,7 +21,7 @@ from nipype.interfaces.base import (
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, Level, method_label
 from bids_lesion_xai.bids.store import LAST_KEY, Store
 from bids_lesion_xai.bids.visit import Visit
-from bids_lesion_xai.conventions import CHANNELS
+from bids_lesion_xai.conventions import CHANNELS, EXPERIMENTS
 
 
 class _PublishInput(BaseInterfaceInputSpec):
@@ -30,6 +31,7 @@ class _PublishInput(BaseInterfaceInputSpec):
     flair_uri = traits.Str(mandatory=True, desc="BIDS URI of the native FLAIR")
     t1w_uri = traits.Str(mandatory=True, desc="BIDS URI of the native T1w")
     method = traits.Str(mandatory=True, desc="of explanation")
+    seed = traits.Int(mandatory=True, desc="of all that is random")
     settings = traits.Dict(mandatory=True, desc="sidecar keys that hold for the whole run")
     preprocess_facts_file = File(exists=True, mandatory=True, desc="from the preprocessing")
     explain_facts_file = File(exists=True, mandatory=True, desc="from the explanation")
@@ -48,6 +50,8 @@ class _PublishInput(BaseInterfaceInputSpec):
     saliency_table = File(exists=True, mandatory=True, desc="one row a lesion")
     region_labels = File(exists=True, desc="predicted, missed and control regions")
     region_table = File(exists=True, desc="one row a region")
+    experiment_numbers = File(exists=True, desc="one row a lesion")
+    experiment_folder = Directory(exists=True, desc="tables of the single experiments")
     reference_uri = traits.Str(desc="BIDS URI of the reference mask")
     tissue_uri = traits.Str(desc="BIDS URI of the tissue map")
     saliency_profile = File(exists=True, mandatory=True, desc="saliency by distance")
@@ -71,13 +75,21 @@ class Publish(SimpleInterface):
         for path in sorted(Path(self.inputs.lesion_folder).glob("*.nii.gz")):
             lesion, _, channel = path.name.removesuffix(".nii.gz").partition("_")
             store.publish(f"lesion_saliency_{channel}", path, visit=visit, lesion=lesion)
-        keys = [row.key for row in DERIVATIVES.values() if row.level is Level.VISIT]
-        for key in sorted(keys, key=lambda key: key == LAST_KEY):
-            path = getattr(self.inputs, key)
-            if isdefined(path):
-                store.publish(key, Path(path), facts.get(key), visit=visit)
+        paths = self._paths()
+        for key in sorted(paths, key=lambda key: key == LAST_KEY):
+            store.publish(key, paths[key], facts.get(key), visit=visit)
         self._results["visit"] = visit.name
         return runtime
+
+    def _paths(self) -> dict[str, Path]:
+        """Return the file of every output of the visit that there is."""
+        keys = [row.key for row in DERIVATIVES.values() if row.level is Level.VISIT]
+        given = {key: getattr(self.inputs, key, Undefined) for key in keys}
+        paths = {key: Path(path) for key, path in given.items() if isdefined(path)}
+        if isdefined(self.inputs.experiment_folder):
+            for path in Path(self.inputs.experiment_folder).glob("*.tsv"):
+                paths[f"experiment_{path.stem}"] = path
+        return paths
 
     def _facts(self, store: Store, visit: Visit) -> dict[str, dict[str, Any]]:
         """Return the sidecar facts of every output that has a sidecar."""
@@ -154,6 +166,15 @@ class Publish(SimpleInterface):
                 for channel, name in CHANNELS.items()
             },
             "saliency_table": saliency,
+            **{
+                f"experiment_{name}": {
+                    "Sources": saliency["Sources"],
+                    **model,
+                    "Threshold": settings["Threshold"],
+                    "RandomSeed": self.inputs.seed,
+                }
+                for name in ("numbers", *EXPERIMENTS)
+            },
             "saliency_profile": {key: saliency[key] for key in ("Sources", "Method", "Units")},
         }
 

@@ -20,7 +20,7 @@ from bids_lesion_xai.group.collect import visit_lesions, visit_summary
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.reports import page
 from bids_lesion_xai.reports.figures import draw_lesion, draw_overview
-from bids_lesion_xai.reports.slices import Crop, Scan, crop_offset
+from bids_lesion_xai.reports.slices import Crop, Scan
 
 _FIGURE_DPI = 144
 _PROFILE_MARGINS = {"left": 0.15, "right": 0.985, "bottom": 0.19, "top": 0.9}
@@ -141,7 +141,7 @@ def _lesion_figure(store: Store, visit: Visit, scan: Scan, row: dict[str, Any], 
     for channel in CHANNELS:
         key = f"lesion_saliency_{channel}"
         values, grid = nifti.load(store.path(key, visit, name))
-        crops[channel] = Crop(values, crop_offset(grid, scan.grid))
+        crops[channel] = Crop(values, grid.offset_in(scan.grid))
     figure = draw_lesion(scan, int(row["index"]), crops, units)
     return _publish_figure(store, "lesion_figure", figure, visit, name)
 

@@ -102,17 +102,6 @@ class Window:
     k: int
 
 
-def crop_offset(crop: Grid, grid: Grid) -> tuple[int, int, int]:
-    """Return the index on `grid` of the first voxel of `crop`, a part of it.
-
-    >>> grid = Grid((9, 9, 9), np.diag([1.0, 2.0, 3.0, 1.0]))
-    >>> crop_offset(grid.crop((4, 0, 2), (1, 1, 1)), grid)
-    (4, 0, 2)
-    """
-    x, y, z = np.rint((np.linalg.inv(grid.affine) @ crop.affine[:, 3])[:3]).astype(int).tolist()
-    return x, y, z
-
-
 def cut(
     plane: NDArray[_Number], start: tuple[int, int], shape: tuple[int, int], fill: float = 0
 ) -> NDArray[_Number]:

@@ -10,10 +10,11 @@ from typing import Any
 from nipype.pipeline.engine import Node, Workflow
 
 from bids_lesion_xai.bids.dataset import VisitInputs
-from bids_lesion_xai.bids.derivatives import DERIVATIVES
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, EXPERIMENT_COLUMNS
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.explain.catalogue import METHODS, saliency_units
 from bids_lesion_xai.interfaces.describe import Describe
+from bids_lesion_xai.interfaces.experiment import Experiment
 from bids_lesion_xai.interfaces.explain import Explain
 from bids_lesion_xai.interfaces.preprocess import ResampleMask
 from bids_lesion_xai.interfaces.publish import Publish
@@ -94,23 +95,26 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
         describe.inputs.reference_space = inputs.reference.space
     if inputs.tissues:
         describe.inputs.tissue_file = str(inputs.tissues.path)
+    explanation = {
+        "visit": inputs.visit.name,
+        "method": config.method,
+        "aggregation": config.aggregation,
+        "target": config.target,
+        "engine": config.engine,
+        "baseline": config.baseline,
+        "n_samples": config.n_samples,
+        "target_error": config.target_error,
+        "memory_gb": config.memory_gb,
+        "seed": config.random_seed,
+        **network,
+    }
     explain = Node(
         Explain(
-            visit=inputs.visit.name,
-            method=config.method,
-            aggregation=config.aggregation,
-            target=config.target,
-            engine=config.engine,
-            baseline=config.baseline,
-            n_samples=config.n_samples,
-            target_error=config.target_error,
             noise_level=config.noise_level,
             noise_rule=config.noise_rule,
-            memory_gb=config.memory_gb,
-            seed=config.random_seed,
             columns=list(DERIVATIVES["saliency_table"].columns),
             profile_columns=list(DERIVATIVES["saliency_profile"].columns),
-            **network,
+            **explanation,
         ),
         name="explain",
         n_procs=config.omp_n_threads,
@@ -126,6 +130,7 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
             flair_uri=inputs.uri(inputs.flair),
             t1w_uri=inputs.uri(inputs.t1w),
             method=config.method,
+            seed=config.random_seed,
             settings=_settings(config, bundle, threshold),
         ),
         name="publish",
@@ -189,7 +194,35 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
             (publish, report, [("visit", "visit")]),
         ]
     )
+    if config.experiments:
+        experiment = _experiment_node(config, threshold, explanation)
+        workflow.connect(
+            [
+                (preprocess, experiment, list(images)),
+                (describe, experiment, [("studied_file", "studied_file")]),
+                (describe, experiment, [("normal_file", "normal_file")]),
+                (explain, experiment, [("lesion_folder", "lesion_folder")]),
+                (explain, experiment, [("facts_file", "explain_facts_file")]),
+                (experiment, publish, [("numbers_file", "experiment_numbers")]),
+                (experiment, publish, [("folder", "experiment_folder")]),
+            ]
+        )
     return workflow
+
+
+def _experiment_node(config: RunConfig, threshold: float, explanation: dict[str, Any]) -> Node:
+    return Node(
+        Experiment(
+            names=list(config.experiments),
+            threshold=threshold,
+            columns={name: list(EXPERIMENT_COLUMNS[name]) for name in config.experiments},
+            number_columns=list(DERIVATIVES["experiment_numbers"].columns),
+            **explanation,
+        ),
+        name="experiment",
+        n_procs=config.omp_n_threads,
+        mem_gb=1.5 + config.memory_gb,
+    )
 
 
 def _settings(config: RunConfig, bundle: Bundle, threshold: float) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from bids_lesion_xai.bids.derivatives import (
 )
 from bids_lesion_xai.bids.naming import parse_name
 from bids_lesion_xai.bids.visit import Visit
-from bids_lesion_xai.conventions import CHANNELS
+from bids_lesion_xai.conventions import CHANNELS, EXPERIMENTS
 from bids_lesion_xai.explain.catalogue import INPUT_METHODS
 
 # Suffixes of files that depend on the method of explanation.
@@ -58,9 +58,10 @@ def test_no_two_rows_have_the_same_key() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "Derivative"
     ]
-    single = [call for call in calls if isinstance(call.args[0], ast.Constant)]
-    per_channel = len(calls) - len(single)
-    assert len(DERIVATIVES) == len(single) + len(CHANNELS) * per_channel
+    keys = [ast.unparse(call.args[0]) for call in calls]
+    of_each = {"{channel}": len(CHANNELS), "{name}": len(EXPERIMENTS)}
+    counts = [next((n for part, n in of_each.items() if part in key), 1) for key in keys]
+    assert len(DERIVATIVES) == sum(counts)
     assert all(row.key == key for key, row in DERIVATIVES.items())
 
 

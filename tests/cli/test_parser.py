@@ -16,6 +16,7 @@ from bids_lesion_xai import __version__
 from bids_lesion_xai.cli.parser import build_parser, parse
 from bids_lesion_xai.cli.resources import cores, memory_gb
 from bids_lesion_xai.config import Plugin, RunConfig
+from bids_lesion_xai.conventions import EXPERIMENTS
 from bids_lesion_xai.explain import published
 from bids_lesion_xai.explain.catalogue import INPUT_METHODS
 from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE
@@ -35,6 +36,20 @@ def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     out, err = capsys.readouterr()
     assert out == ""
     return err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (("channel", "perilesional"), ("perilesional", "channel")),
+        (("all",), tuple(EXPERIMENTS)),
+        (("channel", "all"), tuple(EXPERIMENTS)),
+    ],
+)
+def test_experiments_stand_in_their_order(
+    given: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    assert config("--experiments", *given).experiments == expected
 
 
 def test_defaults() -> None:
@@ -62,6 +77,7 @@ def test_defaults() -> None:
         n_samples=50,
         target_error=None,
         noise_level=0.05,
+        experiments=(),
         random_seed=0,
         device="auto",
         allow_tf32=False,

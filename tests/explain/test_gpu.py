@@ -6,8 +6,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bids_lesion_xai.conventions import EXPERIMENTS
 from bids_lesion_xai.explain import explain_lesions
-from bids_lesion_xai.explain.catalogue import AGGREGATIONS, EXPERIMENTS
+from bids_lesion_xai.explain.catalogue import AGGREGATIONS
 from bids_lesion_xai.explain.experiments import Scan, run_experiments
 from tests.networks import random_unet
 

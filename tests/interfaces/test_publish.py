@@ -25,7 +25,7 @@ from tests.bundles import write_small_bundle
 VISITS = (Visit("01"), Visit("01", "02"))
 OF_VISIT = [row for row in DERIVATIVES.values() if row.level is Level.VISIT]
 KEYS = [row.key for row in OF_VISIT if not row.optional]
-OPTIONAL = [row.key for row in OF_VISIT if row.optional]
+OPTIONAL = ["region_labels", "region_table"]
 CHANNELS = ("flair", "t1w")
 FOUND = {
     "skull_strip_method": "given",
@@ -175,6 +175,28 @@ def test_regions_are_written_only_where_there_is_a_reference_mask(
     publisher(store, model, visit).run()
     assert not any(store.path(key, visit).exists() for key in OPTIONAL)
     assert store.uri("lesion_labels", visit) in store.facts("saliency_table", visit)["Sources"]
+
+
+def test_the_tables_of_experiments_are_written_where_there_are_any(
+    store: Store, model: Path
+) -> None:
+    visit = VISITS[1]
+    publish = publisher(store, model, visit, options="--random-seed 5")
+    folder = store.root.parent / "work" / "experiments"
+    folder.mkdir()
+    for name in ("channel", "synthetic"):
+        _write(folder / f"{name}.tsv", name)
+    publish.inputs.experiment_folder = str(folder)
+    publish.inputs.experiment_numbers = _write(folder.parent / "numbers", "numbers")
+    publish.run()
+    for key in ("numbers", "channel", "synthetic"):
+        assert store.path(f"experiment_{key}", visit).read_text() == key
+        facts = store.facts(f"experiment_{key}", visit)
+        assert (facts["RandomSeed"], facts["Threshold"]) == (5, 0.5)
+        assert facts["Sources"] == store.facts("saliency_table", visit)["Sources"]
+    assert not store.path("experiment_faithfulness", visit).exists()
+    publisher(store, model, visit).run()
+    assert not store.path("experiment_channel", visit).exists()
 
 
 def test_facts_say_what_was_found_of_which_image(store: Store, model: Path) -> None:

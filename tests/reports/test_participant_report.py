@@ -23,7 +23,6 @@ from bids_lesion_xai.reports.participant import write_report
 from bids_lesion_xai.reports.slices import (
     Crop,
     Scan,
-    crop_offset,
     lesion_window,
     overview_slices,
     window_of_crop,
@@ -277,7 +276,7 @@ def test_a_crop_is_found_on_an_oblique_grid() -> None:
     grid = oblique_grid()
     crop = grid.crop((5, 0, 11), (3, 4, 5))
     rounded = Grid(crop.shape, crop.affine.astype(np.float32).astype(np.float64))
-    assert crop_offset(rounded, grid) == (5, 0, 11)
+    assert rounded.offset_in(grid) == (5, 0, 11)
 
 
 @given(st.tuples(*[st.integers(0, 12)] * 3), st.tuples(*[st.integers(1, 9)] * 3))

@@ -2,7 +2,7 @@
 """Experiments on single lesions: what a network needs to see, and whether a map says so.
 
 `run_experiments` is the function to use. Each module but the shared ones holds one experiment,
-under the name it has in the catalogue.
+under the name it has in `bids_lesion_xai.conventions`.
 """
 
 from __future__ import annotations

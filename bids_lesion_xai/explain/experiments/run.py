@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from bids_lesion_xai.conventions import EXPERIMENTS
 from bids_lesion_xai.errors import UsageError
 from bids_lesion_xai.explain.attribution import Attribution
-from bids_lesion_xai.explain.catalogue import EXPERIMENTS
 from bids_lesion_xai.explain.check import check_images
 from bids_lesion_xai.explain.engines import Engine, choose_engine
 from bids_lesion_xai.explain.experiments.scan import Scan
@@ -43,7 +43,7 @@ def run_experiments(
     Parameters
     ----------
     names : sequence of str
-        Of `EXPERIMENTS` in the catalogue.
+        Of `bids_lesion_xai.conventions.EXPERIMENTS`.
     network : torch module
         In eval mode; see `explain_lesions`.
     scan : Scan

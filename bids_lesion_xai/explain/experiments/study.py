@@ -25,7 +25,7 @@ class Finding:
     Parameters
     ----------
     experiment : str
-        Name in the catalogue.
+        Name in `bids_lesion_xai.conventions`.
     lesion : int or None
         The value of the lesion in the label image; None for a synthetic one.
     rows : list of dict

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from bids_lesion_xai.conventions import EXPERIMENTS
 from bids_lesion_xai.errors import DataError, UsageError
 from bids_lesion_xai.explain import Progress, explain_lesions
-from bids_lesion_xai.explain.catalogue import EXPERIMENTS
 from bids_lesion_xai.explain.experiments import Finding, Scan, run_experiments
 from bids_lesion_xai.explain.experiments.run import make_study
 from bids_lesion_xai.explain.layers import Piece
@@ -36,7 +36,7 @@ def without_index(found: Finding) -> tuple[Any, ...]:
     return rows, found.numbers
 
 
-def test_every_experiment_of_the_catalogue_has_a_module() -> None:
+def test_every_experiment_has_a_module() -> None:
     for name in EXPERIMENTS:
         assert callable(import_module(f"bids_lesion_xai.explain.experiments.{name}").run)
 
