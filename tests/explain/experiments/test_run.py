@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from bids_lesion_xai.conventions import EXPERIMENTS
 from bids_lesion_xai.errors import DataError, UsageError
@@ -23,11 +24,14 @@ from tests.networks import random_unet
 OF_LESIONS = [name for name in EXPERIMENTS if name != "synthetic"]
 
 
-def found_by(name: str, scan: Scan, **explanation: Any) -> list[Finding]:
-    network, options = random_unet(), {"sigma": SIGMA, "n_threads": 1, **explanation}
+def found_by(
+    name: str, scan: Scan, network: nn.Module | None = None, **explanation: Any
+) -> list[Finding]:
+    network = network or random_unet()
     attributions = explain_lesions(
         network, scan.image, scan.labels, method="gradient", n_threads=1
     )
+    options = {"sigma": SIGMA, "n_threads": 1, **explanation}
     return experiment(name, network, scan, attributions=attributions, explanation=options)
 
 
@@ -127,3 +131,15 @@ def test_names_and_images_that_do_not_fit_are_refused() -> None:
         small_scan(brain=torch.ones(3, 3, 3, dtype=torch.bool))
     with pytest.raises(UsageError, match="float32"):
         run_experiments(["channel"], network, small_scan(image=scan.image.float()))
+
+
+def test_a_voxel_at_the_threshold_is_lesion() -> None:
+    undecided = random_unet()
+    for weight in undecided.parameters():
+        weight.zero_()
+    for found in found_by("channel", small_scan(), network=undecided):
+        assert {row["mean_probability"] for row in found.rows} == {0.5}
+        assert {row["detected"] for row in found.rows} == {1}
+    above = small_scan(threshold=0.5000001)
+    for found in found_by("channel", above, network=undecided):
+        assert {row["detected"] for row in found.rows} == {0}
