@@ -91,12 +91,11 @@ class Experiment(SimpleInterface):
         device = choose_device(self.inputs.device)
         bundle = read_bundle(Path(self.inputs.model))
         facts = json.loads(Path(self.inputs.explain_facts_file).read_text(encoding="utf-8"))
-        logs = {
-            name: ProgressLog(f"{self.inputs.visit}, experiment {name}", "done")
-            for name in self.inputs.names
-        }
+        logs: dict[str, ProgressLog] = {}
 
         def tell(name: str, progress: Progress) -> None:
+            if name not in logs:
+                logs[name] = ProgressLog(f"{self.inputs.visit}, experiment {name}", "done")
             logs[name].tell(progress)
 
         return run_experiments(
