@@ -193,9 +193,10 @@ def measure_models(n_cohorts: int) -> None:
         for differing in (0.0, 0.5):
             held: dict[str, list[bool]] = {}
             for seed in range(n_cohorts):
-                lesions = simulate(n_people, seed, differing=differing)
+                lesions = simulate(n_people, seed, differing=differing, mean_visits=3)
                 for name, (low, high) in _intervals(lesions).items():
-                    held.setdefault(name, []).append(low <= 0.5 <= high)
+                    if np.isfinite(low):
+                        held.setdefault(name, []).append(low <= 0.5 <= high)
             shares = {name: np.mean(values) for name, values in held.items()}
             rows.append({"people": n_people, "effects differ by": differing, **shares})
     print(pd.DataFrame(rows).round(3).to_string(index=False))

@@ -28,7 +28,7 @@ PLACE = "Is saliency positive inside a lesion and negative around it?"
 OUTCOMES = "Do right and wrong detections differ in peak saliency?"
 CONTEXT = "How much context is needed?"
 CHANGE = "Do lesions change between sessions?"
-ADJUSTED = "same volume and probability"
+ADJUSTED = "adjusted"
 
 ALPHA = 0.05
 # Numbers of people and visits that covariates are compared in; those that are logarithms to base 2
@@ -333,6 +333,14 @@ def _claims_of_levels(
     remark: str,
 ) -> Iterator[Claim]:
     name = _OF_PEOPLE_NAMES[column]
+    if given.nunique() < 2:
+        reason = "these participants do not have two levels of it"
+        yield Claim(
+            *(question_of(covariate), column, column, unit),
+            *(Estimate(n_participants=len(values), reason=reason), "", "", ""),
+            none=f"{name} differs by {covariate}",
+            remark=remark,
+        )
     for first, second in combinations(sorted(given.unique()), 2):
         groups = (values[given == level].to_numpy(float) for level in (first, second))
         where = f"with {covariate} {first} than with {second}"
@@ -423,7 +431,10 @@ def statement(claim: Claim, p_holm: float) -> str:
 
 def _verdict(claim: Claim, p_holm: float) -> str:
     if not p_holm < ALPHA:
-        return f"no evidence that {claim.none}"
+        corrected = (
+            ", corrected for the number of comparisons," if claim.estimate.p < ALPHA else ""
+        )
+        return f"no evidence{corrected} that {claim.none}"
     return claim.more if claim.estimate.value > claim.null else claim.less
 
 
