@@ -269,7 +269,7 @@ def _claims_of_change(
             estimate = one_sample(known[column].to_numpy(float))
             counted = Estimate(**{**asdict(estimate), "n_lesions": int(known["n_lesions"].sum())})
             yield Claim(
-                *(CHANGE, "last – first session", column, unit),
+                *(CHANGE, f"last – first session: {column}", column, unit),
                 *(counted, _DZ, _T),
                 "its mean change over participants is",
                 f"{name} rises from the first to the last session",

@@ -233,15 +233,18 @@ def draw_forest(rows: pd.DataFrame) -> str:
     lines = {label: line for line, label in enumerate(dict.fromkeys(rows["contrast"]))}
     place = rows["contrast"].map(lines).to_numpy(float)
     channel = rows["measure"].str.partition("_")[0].to_numpy()
-    both = {"flair", "t1w"} <= set(channel) and not (rows["measure"] == "flair_share").any()
+    paired = rows.groupby("contrast")["measure"].nunique().max() > 1
+    shifts = {"flair": -0.15, "t1w": 0.15} if paired else {}
+    shift_of = [shifts.get(one, 0.0) for one in channel]
     height = _FOREST_FRAME + _FOREST_LINE * len(lines)
     with page.chart(_CHART_SIZE[0], height) as (figure, axes):
         axes.grid(visible=True, axis="x")
         axes.grid(visible=False, axis="y")
         if tested:
             axes.axvline(0, color=page.INK, linewidth=0.8, alpha=0.5, zorder=1)
-        for key, shift in {"flair": -0.15, "t1w": 0.15}.items() if both else {"": 0.0}.items():
-            own = (channel == key) | (not both)
+        for shift in sorted(set(shift_of)):
+            own = np.equal(shift_of, shift)
+            key = channel[own][0] if shift else ""
             y = place[own] + shift
             colour = page.CHANNEL_COLOURS.get(key, page.PLAIN_COLOUR)
             axes.hlines(y, low[own], high[own], color=colour, linewidth=1.6)
@@ -251,7 +254,7 @@ def draw_forest(rows: pd.DataFrame) -> str:
         axes.set_ylim(len(lines) - 0.4, -0.6)
         kinds = " or ".join(dict.fromkeys(rows["effect_kind"])) if tested else "mm"
         axes.set_xlabel(kinds)
-        if both:
+        if paired:
             axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
         return page.chart_uri(figure)
 

@@ -184,7 +184,9 @@ def test_a_cohort_has_a_chart_for_every_question(
 def test_a_forest_chart_names_every_contrast(
     cohort: tuple[pd.DataFrame, pd.DataFrame],
 ) -> None:
-    rows = claims(cohort[0])
+    lesions = cohort[0].assign(margin_50_zero_mm=cohort[0]["flair_distance_50_mm"] + 1)
+    rows = claims(lesions)
     for _, own in rows.groupby("question"):
         svg = base64.b64decode(group.draw_forest(own).partition(",")[2]).decode("utf-8")
         assert all(f">{contrast}<" in svg for contrast in own["contrast"])
+        assert svg.count("<use ") >= len(own)
