@@ -186,14 +186,18 @@ def _claims_of_place(lesions: pd.DataFrame, units: str) -> Iterator[Claim]:
 def _claims_of_outcomes(lesions: pd.DataFrame, units: str) -> Iterator[Claim]:
     if "outcome" not in lesions:
         return
-    logs = np.log(lesions["volume_mm3"].astype(float))
-    table = lesions.assign(log_volume=logs)
+    table = lesions
+    ways = [False]
+    if {"volume_mm3", "mean_probability"} <= set(lesions):
+        volumes = lesions["volume_mm3"].astype(float)
+        table = lesions.assign(log_volume=np.log(volumes.where(volumes > 0)))
+        ways = [False, True]
     found = [name for name in _OUTCOME_NAMES if (lesions["outcome"] == name).any()]
     for channel, name in CHANNELS.items():
         column = f"{channel}_peak"
         for first, second in combinations(found, 2) if _has(lesions, column) else ():
             texts = (_OUTCOME_NAMES[first], _OUTCOME_NAMES[second])
-            for adjusted in (False, True):
+            for adjusted in ways:
                 held = ("log_volume", "mean_probability") if adjusted else ()
                 alike = " of the same volume and mean probability" if adjusted else ""
                 remark = _overlap(lesions, (first, second)) if adjusted else ""

@@ -186,6 +186,8 @@ DEGENERATE: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "no session": lambda t: t.assign(session_id="n/a"),
     "missing session": lambda t: t.assign(session_id=np.nan),
     "no volume": lambda t: t.assign(volume_mm3=np.nan, mean_probability=np.nan),
+    "zero volume": lambda t: t.assign(volume_mm3=0.0),
+    "no covariate": lambda t: t.drop(columns=["volume_mm3", "mean_probability"]),
     "no column": lambda t: t[["participant_id", "session_id"]],
 }
 
