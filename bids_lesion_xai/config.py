@@ -42,6 +42,8 @@ class RunConfig:
         ``participant`` and ``group``, one or both.
     participants, sessions : tuple of str
         Labels without ``sub-`` and ``ses-``; empty means all.
+    group_by : tuple of str
+        Columns of `participants.tsv` that the group level compares people by.
     threshold : float or None
         Lesion probability; None takes the model's own.
     min_lesion_volume_mm3 : float
@@ -86,6 +88,7 @@ class RunConfig:
     model: Path
     participants: tuple[str, ...]
     sessions: tuple[str, ...]
+    group_by: tuple[str, ...]
     threshold: float | None
     min_lesion_volume_mm3: float
     flip: bool

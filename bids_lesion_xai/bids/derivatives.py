@@ -409,6 +409,33 @@ _PARTICIPANT_COLUMNS = {
     },
 }
 
+_CLAIM_COLUMNS = {
+    "question": Column("what is asked"),
+    "contrast": Column("what is compared with what, or where"),
+    "measure": Column("column of group_lesions or of group_participants that it is about"),
+    "units": Column(
+        "of estimate, low and high; doublings are differences of binary logarithms, of numbers "
+        "and volumes of lesions plus 1 (doubling means +1)"
+    ),
+    "estimate": Column("estimate"),
+    "low": Column("lower limit of its 95 % interval"),
+    "high": Column("upper limit of its 95 % interval"),
+    "effect_kind": Column(
+        "kind of effect size: Cohen's dz (mean less null value, over the standard deviation of "
+        "participants), standardised mean difference (over the standard deviation of lesions of "
+        "one visit and outcome, taken as known), Cohen's d, or correlation"
+    ),
+    "effect": Column("effect size"),
+    "effect_low": Column("lower limit of its 95 % interval"),
+    "effect_high": Column("upper limit of its 95 % interval"),
+    "p": Column("two-sided p; n/a where nothing is tested"),
+    "p_holm": Column("p corrected by Holm over the claims of one question"),
+    "n_participants": Column("number of participants that it rests on"),
+    "n_lesions": Column("number of lesions that it rests on; 0 where one row a participant is"),
+    "model": Column("model"),
+    "statement": Column("what was found, in words; a difference is claimed if p_holm < 0.05"),
+}
+
 _MASK_FACTS = ("Sources", "SpatialReference", "Type", "Manual")
 _SEGMENTATION_FACTS = ("Threshold", "MinimumVolume_mm3", "Connectivity", "Model")
 _SALIENCY_FACTS = (
@@ -682,6 +709,17 @@ DERIVATIVES: dict[str, Derivative] = {
             "One row a visit: lesion load and saliency",
             facts=("Sources", "Units"),
             columns=_PARTICIPANT_COLUMNS,
+            standard=False,
+        ),
+        Derivative(
+            "group_claims",
+            Level.GROUP,
+            "group_claims",
+            ".tsv",
+            "One row a claim on the group: estimate with 95 % interval, effect size, p corrected "
+            "by Holm, and in words",
+            facts=("Sources",),
+            columns=_CLAIM_COLUMNS,
             standard=False,
         ),
         Derivative(

@@ -119,6 +119,14 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
         "from these",
     )
     group.add_argument(
+        "--group-by",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="for the level group: columns of participants.tsv that people are compared by; a "
+        "column of numbers gives slopes, others levels that are compared in pairs",
+    )
+    group.add_argument(
         *("--skip-bids-validation", "--skip_bids_validation"),
         action="store_true",
         help="do not run the BIDS validator on the input",
@@ -311,6 +319,7 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         model=options.model.resolve(),
         participants=_labels(options.participant_label, "sub-"),
         sessions=_labels(options.session_label, "ses-"),
+        group_by=tuple(dict.fromkeys(options.group_by)),
         threshold=options.threshold,
         min_lesion_volume_mm3=options.min_lesion_volume,
         flip=options.tta == "flip",
@@ -335,6 +344,8 @@ def parse(argv: list[str] | None = None) -> RunConfig:
     )
     if config.target_error is not None and not METHODS[config.method].has_noise:
         parser.error(f"--target-error: method {config.method} has no noise to average.")
+    if config.group_by and "group" not in config.levels:
+        parser.error("--group-by: nothing is compared without the level group.")
     return config
 
 

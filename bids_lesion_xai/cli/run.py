@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         _require_input(config)
+        _require_covariates(config)
         _prepare_folders(config)
         return _run_levels(config)
     except LesionXaiError as error:
@@ -68,10 +69,12 @@ def _run_level(level: str, config: RunConfig) -> int:
         from bids_lesion_xai.cli.participant import run_participants
 
         return run_participants(config)
+    from bids_lesion_xai.bids.covariates import read_covariates
     from bids_lesion_xai.bids.store import Store
     from bids_lesion_xai.reports.group import write_group
 
-    written, group = write_group(Store(config.output_dir))
+    covariates = read_covariates(config.bids_dir, config.group_by) if config.group_by else None
+    written, group = write_group(Store(config.output_dir), covariates)
     for path in written:
         log.info("wrote %s", path)
     for difference in group.differences:
@@ -109,6 +112,20 @@ def _require_input(config: RunConfig) -> None:
         problem = "is not a folder" if config.bids_dir.exists() else "does not exist"
         message = f"BIDS_DIR {config.bids_dir} {problem}; name the root folder of a BIDS dataset."
         raise NotFoundError(message)
+
+
+def _require_covariates(config: RunConfig) -> None:
+    """Check what the group level needs at the end, before hours are spent on participants.
+
+    Raises
+    ------
+    NotFoundError, DataError
+        See `bids_lesion_xai.bids.covariates.read_covariates`.
+    """
+    if config.group_by:
+        from bids_lesion_xai.bids.covariates import read_covariates
+
+        read_covariates(config.bids_dir, config.group_by)
 
 
 def _prepare_folders(config: RunConfig) -> None:

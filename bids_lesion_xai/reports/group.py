@@ -18,6 +18,7 @@ from bids_lesion_xai.bids.sidecar import read_description
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import CHANNELS
+from bids_lesion_xai.group.claims import ALPHA, claims
 from bids_lesion_xai.group.collect import Collection, collect, predicted_lesions, write_table
 from bids_lesion_xai.group.stats import (
     MIN_PARTICIPANTS,
@@ -31,6 +32,7 @@ from bids_lesion_xai.reports import page
 _SOURCES = {
     "group_lesions": ("lesion_table", "saliency_table"),
     "group_participants": ("lesion_table", "saliency_table", "brain_mask", "preproc_flair"),
+    "group_claims": ("lesion_table", "saliency_table"),
 }
 _INTERVAL_COLUMNS = (
     "flair_share",
@@ -40,10 +42,20 @@ _CHART_SIZE = (5.2, 3.2)
 # Above these numbers, points become an image inside the chart, and participants lose their names.
 _MAX_VECTOR_POINTS = 2000
 _MAX_NAMES = 24
+# Of a forest chart, in inches: axis and legend, and each line.
+_FOREST_FRAME, _FOREST_LINE = 0.75, 0.26
 
 
-def write_group(store: Store) -> tuple[list[Path], Collection]:
+def write_group(
+    store: Store, covariates: pd.DataFrame | None = None
+) -> tuple[list[Path], Collection]:
     """Write the group tables and the group report.
+
+    Parameters
+    ----------
+    store : Store
+    covariates : DataFrame, optional
+        What participants are compared by; see `bids_lesion_xai.group.claims.claims`.
 
     Returns
     -------
@@ -59,9 +71,14 @@ def write_group(store: Store) -> tuple[list[Path], Collection]:
         The output folder cannot be written.
     """
     group = collect(store)
-    tables = {"group_lesions": group.lesions, "group_participants": group.participants}
+    found = claims(group.lesions, group.participants, covariates, units=group.units)
+    tables = {
+        "group_lesions": group.lesions,
+        "group_participants": group.participants,
+        "group_claims": found,
+    }
     written = [_publish_table(store, key, table, group) for key, table in tables.items()]
-    html = page.render("group.html", _content(store, group))
+    html = page.render("group.html", _content(store, group, found))
     written.append(store.write_text(DERIVATIVES["group_report"].path(), html))
     return written, group
 
@@ -70,10 +87,12 @@ def _publish_table(store: Store, key: str, table: pd.DataFrame, group: Collectio
     sources = [store.uri(source, visit) for visit in group.visits for source in _SOURCES[key]]
     with tempfile.TemporaryDirectory() as folder:
         written = write_table(table, Path(folder, "table.tsv"))
-        return store.publish(key, written, {"Sources": sources, "Units": group.units})
+        facts = {"Sources": sources, "Units": group.units}
+        wanted = {name: facts[name] for name in DERIVATIVES[key].facts}
+        return store.publish(key, written, wanted)
 
 
-def _content(store: Store, group: Collection) -> dict[str, Any]:
+def _content(store: Store, group: Collection, found: pd.DataFrame) -> dict[str, Any]:
     """Return the variables of the template."""
     lesions, visits = predicted_lesions(group.lesions), group.participants
     means = bootstrap_means(visits, _INTERVAL_COLUMNS)
@@ -101,6 +120,22 @@ def _content(store: Store, group: Collection) -> dict[str, Any]:
             for row, visit in zip(rows, group.visits, strict=True)
         ],
         "charts": _charts(lesions, means) if len(lesions) else {},
+        "answers": [
+            _answer(str(name), own) for name, own in found.groupby("question", sort=False)
+        ],
+        "alpha": ALPHA,
+    }
+
+
+def _answer(question: str, rows: pd.DataFrame) -> dict[str, Any]:
+    """Return what the template shows of a question."""
+    known = rows[rows["low"].notna()]
+    n_lines = known["contrast"].nunique()
+    return {
+        "question": question,
+        "statements": rows["statement"].tolist(),
+        "chart": draw_forest(known) if n_lines else "",
+        "height": round(100 * (_FOREST_FRAME + _FOREST_LINE * n_lines)),
     }
 
 
@@ -179,6 +214,48 @@ def draw_profile(means: pd.DataFrame) -> str:
             axes.plot(places, rows["mean"], marker, color=colour, markersize=5, label=name)
         page.profile_axis(axes)
         axes.legend()
+        return page.chart_uri(figure)
+
+
+def draw_forest(rows: pd.DataFrame) -> str:
+    """Return effect sizes with their intervals, one line a contrast, as a URI.
+
+    Where nothing is tested, the estimates are drawn.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Of one question, of `bids_lesion_xai.group.claims.claims`.
+    """
+    tested = rows["effect"].notna().any()
+    names = ("effect", "effect_low", "effect_high") if tested else ("estimate", "low", "high")
+    values, low, high = (rows[name].to_numpy(float) for name in names)
+    lines = {label: line for line, label in enumerate(dict.fromkeys(rows["contrast"]))}
+    place = rows["contrast"].map(lines).to_numpy(float)
+    channel = rows["measure"].str.partition("_")[0].to_numpy()
+    paired = rows.groupby("contrast")["measure"].nunique().max() > 1
+    shifts = {"flair": -0.15, "t1w": 0.15} if paired else {}
+    shift_of = [shifts.get(one, 0.0) for one in channel]
+    height = _FOREST_FRAME + _FOREST_LINE * len(lines)
+    with page.chart(_CHART_SIZE[0], height) as (figure, axes):
+        axes.grid(visible=True, axis="x")
+        axes.grid(visible=False, axis="y")
+        if tested:
+            axes.axvline(0, color=page.INK, linewidth=0.8, alpha=0.5, zorder=1)
+        for shift in sorted(set(shift_of)):
+            own = np.equal(shift_of, shift)
+            key = channel[own][0] if shift else ""
+            y = place[own] + shift
+            colour = page.CHANNEL_COLOURS.get(key, page.PLAIN_COLOUR)
+            axes.hlines(y, low[own], high[own], color=colour, linewidth=1.6)
+            marker = page.CHANNEL_MARKERS.get(key, "o")
+            axes.plot(values[own], y, marker, color=colour, markersize=5, label=CHANNELS.get(key))
+        axes.set_yticks(list(lines.values()), list(lines))
+        axes.set_ylim(len(lines) - 0.4, -0.6)
+        kinds = " or ".join(dict.fromkeys(rows["effect_kind"])) if tested else "mm"
+        axes.set_xlabel(kinds)
+        if paired:
+            axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
         return page.chart_uri(figure)
 
 

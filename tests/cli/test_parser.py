@@ -64,6 +64,7 @@ def test_defaults() -> None:
         model=DEFAULT_BUNDLE.resolve(),
         participants=(),
         sessions=(),
+        group_by=(),
         threshold=None,
         min_lesion_volume_mm3=6.0,
         skull_strip="auto",
@@ -117,6 +118,7 @@ def test_defaults() -> None:
         (["--device", "cuda"], "device", "cuda"),
         (["--device", "cuda:12"], "device", "cuda:12"),
         (["--model", "."], "model", Path.cwd()),
+        (["group", "--group-by", "sex", "age", "sex"], "group_by", ("sex", "age")),
         (["-v"], "verbosity", 1),
         (["-vv"], "verbosity", 2),
         (["--verbose", "--verbose"], "verbosity", 2),
@@ -493,3 +495,9 @@ def test_run_py_works_from_any_folder_without_any_package_installed(tmp_path: Pa
     )
     assert (answer.returncode, answer.stderr) == (0, "")
     assert answer.stdout.startswith("usage: ")
+
+
+def test_people_are_grouped_at_the_level_group_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["bids", "out", "participant", "--group-by", "sex"])
+    assert "--group-by: nothing is compared without the level group" in capsys.readouterr().err

@@ -207,6 +207,15 @@ def test_a_folder_that_cannot_be_made_ends_with_73(
     assert [str(path) in message for message in told(caplog)] == [True]
 
 
+@pytest.mark.parametrize("level", ["group", "participant group"])
+def test_a_covariate_that_is_not_there_ends_with_66_before_anything_runs(
+    level: str, start: Run, processed: list[Visit], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert start(level, "--group-by", "sex") == 66
+    assert processed == []
+    assert ["participants.tsv does not exist" in message for message in told(caplog)] == [True]
+
+
 def test_a_folder_without_the_right_to_write_ends_with_73(
     start: Run, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

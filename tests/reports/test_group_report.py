@@ -3,15 +3,22 @@
 
 from __future__ import annotations
 
+import base64
 import re
+from html import escape
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from benchmarks.cohort import simulate
+from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.bids.store import Store
+from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import DataError
-from bids_lesion_xai.group.collect import collect, read_table
+from bids_lesion_xai.group.claims import claims, question_of
+from bids_lesion_xai.group.collect import Collection, collect, read_table
+from bids_lesion_xai.reports import group
 from bids_lesion_xai.reports.group import write_group
 from tests.outputs import (
     TWO_SESSIONS,
@@ -44,6 +51,7 @@ def test_the_files_written_are_the_tables_and_the_report(tmp_path: Path) -> None
     assert [path.relative_to(tmp_path).as_posix() for path in written] == [
         "group_lesions.tsv",
         "group_participants.tsv",
+        "group_claims.tsv",
         "group_report.html",
     ]
     assert (tmp_path / "group_lesions.json").is_file()
@@ -131,3 +139,54 @@ def test_an_empty_folder_is_an_error_and_stays_empty(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no complete visit"):
         write_group(Store(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_claims_on_disk_stand_in_the_report(store: Store, report: Html) -> None:
+    rows = raw_rows(store.path("group_claims"))
+    facts = store.facts("group_claims")
+    assert set(rows[0]) <= set(facts)
+    assert len(rows) == 13
+    for row in rows:
+        assert row["statement"].startswith("Cannot be told")
+        assert f"<li>{escape(row['statement'])}</li>" in report.text
+
+
+@pytest.fixture
+def cohort(monkeypatch: pytest.MonkeyPatch) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Make the group level see a simulated cohort; return its lesions and a covariate."""
+    lesions = simulate(9, 1)
+    columns = [name for name in DERIVATIVES["group_participants"].columns if name in lesions]
+    visits = lesions.groupby(["participant_id", "session_id"])[columns[2:]].mean().reset_index()
+    visits = visits.assign(n_lesions=3, lesion_volume_mm3=9.0, median_lesion_volume_mm3=3.0)
+    visits = visits.assign(brain_volume_mm3=1e6, registration_similarity=0.6)
+    names = zip(visits["participant_id"], visits["session_id"], strict=True)
+    labels = tuple(Visit(who[4:], when[4:]) for who, when in names)
+    collection = Collection(lesions, visits, labels, (), (), "logit")
+    monkeypatch.setattr(group, "collect", lambda _: collection)
+    people = visits["participant_id"].unique()
+    return lesions, pd.DataFrame({"age": range(len(people))}, people, dtype=float)
+
+
+def test_a_cohort_has_a_chart_for_every_question(
+    cohort: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    store.write_text("dataset_description.json", "{}")
+    write_group(store, cohort[1])
+    report = Html(store.path("group_report").read_text(encoding="utf-8"))
+    rows = read_table(store.path("group_claims"))
+    assert question_of("age") in set(rows["question"])
+    assert len(report.sources) == 4 + rows["question"].nunique()
+    assert all(f"<h3>{question}</h3>" in report.text for question in rows["question"])
+    assert store.path("group_report").stat().st_size < 1e6
+
+
+def test_a_forest_chart_names_every_contrast(
+    cohort: tuple[pd.DataFrame, pd.DataFrame],
+) -> None:
+    lesions = cohort[0].assign(margin_50_zero_mm=cohort[0]["flair_distance_50_mm"] + 1)
+    rows = claims(lesions)
+    for _, own in rows.groupby("question"):
+        svg = base64.b64decode(group.draw_forest(own).partition(",")[2]).decode("utf-8")
+        assert all(f">{contrast}<" in svg for contrast in own["contrast"])
+        assert svg.count("<use ") >= len(own)
