@@ -61,7 +61,7 @@ class Column:
     units : str
         Empty if it has none.
     kind : str
-        The BIDS ``Format`` of a column that BIDS itself defines, else empty.
+        The BIDS ``Format``, where it is not that of any number.
     levels : mapping of str to str
         The words that a column of words may hold, and their meaning; empty for numbers.
     """
@@ -162,7 +162,7 @@ def _intensity_columns(channel: str, name: str) -> dict[str, Column]:
 
 _LESION_COLUMNS = {
     "index": Column("value of the lesion in the label image", kind="integer"),
-    "name": Column("name of the lesion in file names and reports"),
+    "name": Column("name of the lesion in file names and reports", kind="string"),
     "volume_mm3": Column("volume", "mm3"),
     "n_voxels": Column("number of voxels"),
     "centroid_x_mm": Column("centre of mass, right positive", "mm"),
@@ -330,7 +330,7 @@ EXPERIMENT_COLUMNS: dict[str, dict[str, Column]] = {
     "randomisation": {
         **_LESION_KEYS,
         "n_layers": Column("number of layers, from the output on, whose weights were redrawn"),
-        "layer": Column("name of the last of them; n/a before the first"),
+        "layer": Column("name of the last of them; n/a before the first", kind="string"),
         "spearman": Column("rank correlation of the absolute saliency with that before"),
         "pearson": Column("correlation of the saliency with that before"),
     },

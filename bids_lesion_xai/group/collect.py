@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bids_lesion_xai.bids.derivatives import DERIVATIVES, Column
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, EXPERIMENT_COLUMNS, Column
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.conventions import EXPERIMENTS
 from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.group.stats import summarise_lesions
 from bids_lesion_xai.imaging import nifti
@@ -47,6 +48,8 @@ class Collection:
     participants : DataFrame
         One row a visit, with the columns of the output ``group_participants``. A visit without
         lesions has a row with 0 lesions of volume 0; means are missing.
+    experiments : mapping of str to DataFrame
+        The tables of each experiment, one visit below the other.
     visits : tuple of Visit
         In the order of the rows of `participants`.
     problems : tuple of str
@@ -59,6 +62,7 @@ class Collection:
 
     lesions: pd.DataFrame
     participants: pd.DataFrame
+    experiments: Mapping[str, pd.DataFrame]
     visits: tuple[Visit, ...]
     problems: tuple[str, ...]
     differences: tuple[str, ...]
@@ -74,16 +78,20 @@ def collect(store: Store) -> Collection:
         The folder holds no complete visit, or all are damaged.
     """
     tables: dict[Visit, pd.DataFrame] = {}
+    experiments: dict[str, list[pd.DataFrame]] = {name: [] for name in EXPERIMENTS}
     rows, settings, problems = [], [], []
     units: set[str] = set()
     for visit in store.visits():
         try:
             table = visit_lesions(store, visit)
             row, chosen = visit_summary(store, visit, table), visit_settings(store, visit)
+            made = visit_experiments(store, visit)
         except DataError as error:
             problems.append(f"{visit.name}: {error}")
         else:
             tables[visit] = table
+            for name, rows_of_visit in made.items():
+                experiments[name].append(rows_of_visit)
             units.add(str(store.facts("saliency_table", visit)["Units"]))
             rows.append(row)
             settings.append(chosen)
@@ -99,6 +107,7 @@ def collect(store: Store) -> Collection:
     return Collection(
         pd.concat(filled, ignore_index=True)[list(_LESION_COLUMNS)],
         pd.DataFrame(rows)[list(_PARTICIPANT_COLUMNS)],
+        {name: pd.concat(parts) for name, parts in experiments.items() if parts},
         tuple(tables),
         tuple(problems),
         tuple(_differences(settings)),
@@ -149,6 +158,22 @@ def _experiments(store: Store, visit: Visit, indices: pd.Series[int]) -> pd.Data
     found = _read_numbers(path, columns) if path.is_file() else pd.DataFrame(columns=list(columns))
     rows = found.drop(columns="name").set_index("index").reindex(indices)
     return rows.reset_index(drop=True).astype(float)
+
+
+def visit_experiments(store: Store, visit: Visit) -> dict[str, pd.DataFrame]:
+    """Return the table of each experiment that was made on a visit, with the visit's columns.
+
+    Raises
+    ------
+    DataError
+        A table is damaged.
+    """
+    paths = {name: store.path(f"experiment_{name}", visit) for name in EXPERIMENTS}
+    return {
+        name: _read_numbers(path, EXPERIMENT_COLUMNS[name]).assign(**visit_ids(visit))
+        for name, path in paths.items()
+        if path.is_file()
+    }
 
 
 def visit_summary(store: Store, visit: Visit, lesions: pd.DataFrame) -> dict[str, Any]:
@@ -219,7 +244,7 @@ def _read_numbers(path: Path, columns: Mapping[str, Column]) -> pd.DataFrame:
         name
         for name, column in columns.items()
         if len(table)
-        and not (name == "name" or column.levels)
+        and not (column.kind == "string" or column.levels)
         and not pd.api.types.is_numeric_dtype(table[name])
     ]
     if wrong:

@@ -27,6 +27,7 @@ from bids_lesion_xai.group.stats import (
     participant_means,
 )
 from bids_lesion_xai.reports import page
+from bids_lesion_xai.reports.experiments import draw_experiments
 
 # Outputs of each visit that a group table is made from.
 _SOURCES = {
@@ -119,6 +120,8 @@ def _content(store: Store, group: Collection, found: pd.DataFrame) -> dict[str, 
             {"row": row, "link": _report_link(store, visit)}
             for row, visit in zip(rows, group.visits, strict=True)
         ],
+        "experiments": draw_experiments(group.experiments),
+        "n_people": len(people),
         "charts": _charts(lesions, means) if len(lesions) else {},
         "answers": [
             _answer(str(name), own) for name, own in found.groupby("question", sort=False)

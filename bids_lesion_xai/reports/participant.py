@@ -16,9 +16,10 @@ from bids_lesion_xai.bids.sidecar import read_description
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import CHANNELS, OUTCOMES
-from bids_lesion_xai.group.collect import visit_lesions, visit_summary
+from bids_lesion_xai.group.collect import visit_experiments, visit_lesions, visit_summary
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.reports import page
+from bids_lesion_xai.reports.experiments import draw_experiments
 from bids_lesion_xai.reports.figures import draw_lesion, draw_overview
 from bids_lesion_xai.reports.slices import Crop, Scan
 
@@ -63,6 +64,7 @@ def write_report(store: Store, visit: Visit) -> Path:
         "dataset": read_description(store.root).get("Name", ""),
         "summary": visit_summary(store, visit, regions),
         "outcomes": outcome_rows(regions),
+        "experiments": draw_experiments(visit_experiments(store, visit)),
         "segmentation": store.facts("lesion_labels", visit),
         "saliency": saliency,
         "saliency_facts": _SALIENCY_FACTS,
