@@ -145,7 +145,8 @@ def test_the_claims_on_disk_stand_in_the_report(store: Store, report: Html) -> N
     rows = raw_rows(store.path("group_claims"))
     facts = store.facts("group_claims")
     assert set(rows[0]) <= set(facts)
-    assert len(rows) == 13
+    # The share, inside and five shells of two images, and three reaches of them.
+    assert len(rows) == 1 + 2 * 6 + 2 * 3
     for row in rows:
         assert row["statement"].startswith("Cannot be told")
         assert f"<li>{escape(row['statement'])}</li>" in report.text
@@ -161,7 +162,7 @@ def cohort(monkeypatch: pytest.MonkeyPatch) -> tuple[pd.DataFrame, pd.DataFrame]
     visits = visits.assign(brain_volume_mm3=1e6, registration_similarity=0.6)
     names = zip(visits["participant_id"], visits["session_id"], strict=True)
     labels = tuple(Visit(who[4:], when[4:]) for who, when in names)
-    collection = Collection(lesions, visits, labels, (), (), "logit")
+    collection = Collection(lesions, visits, {}, labels, (), (), "logit")
     monkeypatch.setattr(group, "collect", lambda _: collection)
     people = visits["participant_id"].unique()
     return lesions, pd.DataFrame({"age": range(len(people))}, people, dtype=float)
