@@ -85,7 +85,7 @@ def collect(store: Store) -> Collection:
         try:
             table = visit_lesions(store, visit)
             row, chosen = visit_summary(store, visit, table), visit_settings(store, visit)
-            made = visit_experiments(store, visit)
+            made = visit_experiments(store, visit, table)
         except DataError as error:
             problems.append(f"{visit.name}: {error}")
         else:
@@ -160,20 +160,34 @@ def _experiments(store: Store, visit: Visit, indices: pd.Series[int]) -> pd.Data
     return rows.reset_index(drop=True).astype(float)
 
 
-def visit_experiments(store: Store, visit: Visit) -> dict[str, pd.DataFrame]:
+def visit_experiments(
+    store: Store, visit: Visit, lesions: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
     """Return the table of each experiment that was made on a visit, with the visit's columns.
+
+    Rows of missed lesions are left out.
+
+    Parameters
+    ----------
+    store : Store
+    visit : Visit
+    lesions : DataFrame
+        Of `visit_lesions`.
 
     Raises
     ------
     DataError
         A table is damaged.
     """
-    paths = {name: store.path(f"experiment_{name}", visit) for name in EXPERIMENTS}
-    return {
-        name: _read_numbers(path, EXPERIMENT_COLUMNS[name]).assign(**visit_ids(visit))
-        for name, path in paths.items()
-        if path.is_file()
-    }
+    predicted = predicted_lesions(lesions)["index"]
+    found = {}
+    for name, columns in EXPERIMENT_COLUMNS.items():
+        path = store.path(f"experiment_{name}", visit)
+        if path.is_file():
+            table = _read_numbers(path, columns).assign(**visit_ids(visit))
+            is_ours = table["index"].isin(predicted) if "index" in table else slice(None)
+            found[name] = table.loc[is_ours]
+    return found
 
 
 def visit_summary(store: Store, visit: Visit, lesions: pd.DataFrame) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def write_report(store: Store, visit: Visit) -> Path:
         "dataset": read_description(store.root).get("Name", ""),
         "summary": visit_summary(store, visit, regions),
         "outcomes": outcome_rows(regions),
-        "experiments": draw_experiments(visit_experiments(store, visit)),
+        "experiments": draw_experiments(visit_experiments(store, visit, regions)),
         "segmentation": store.facts("lesion_labels", visit),
         "saliency": saliency,
         "saliency_facts": _SALIENCY_FACTS,
