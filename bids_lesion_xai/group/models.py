@@ -22,6 +22,9 @@ from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 from bids_lesion_xai.group.stats import MIN_PARTICIPANTS
 
 CONFIDENCE = 0.95
+# Student's interval of a mean holds with any number of people, if their values are normal; with
+# two it is wider than any mean is worth.
+MIN_OF_MEAN = 3
 # Fewer people of one level of a covariate say nothing of how much people of that level differ.
 MIN_OF_LEVEL = 3
 # Weight of a person's contrast: see `contrast_of_outcomes`. With this sum of squares (8 lesions of
@@ -70,7 +73,7 @@ def mean_of_people(lesions: pd.DataFrame, column: str, null: float = 0.0) -> Est
     A person's value is the mean over the lesions of a visit, then over the visits. The interval is
     that of Student, with as many degrees of freedom as there are people, less one. The effect is
     Cohen's dz, (mean - `null`) / standard deviation over people, with the exact interval of a
-    normal distribution (noncentral t).
+    normal distribution (noncentral t). Below `MIN_OF_MEAN` people there is none.
 
     Parameters
     ----------
@@ -91,8 +94,8 @@ def one_sample(values: Floats, null: float = 0.0) -> Estimate:
     n = values.size
     mean = float(values.mean()) if n else np.nan
     plain = Estimate(mean, n_participants=n)
-    if n < MIN_PARTICIPANTS:
-        return replace(plain, reason=_too_few(n))
+    if n < MIN_OF_MEAN:
+        return replace(plain, reason=_too_few(n, least=MIN_OF_MEAN))
     if _is_constant(values):
         return replace(plain, reason="all participants have the same value")
     sample = DescrStatsW(values)
@@ -338,6 +341,6 @@ def _is_constant(values: Floats, size: float | None = None) -> bool:
     return float(np.ptp(values)) <= 1e-12 * size
 
 
-def _too_few(n: int, which: str = "") -> str:
+def _too_few(n: int, which: str = "", least: int = MIN_PARTICIPANTS) -> str:
     who = "participant" if n == 1 else "participants"
-    return f"{n} {who}{which} and at least {MIN_PARTICIPANTS} are needed"
+    return f"{n} {who}{which} and at least {least} are needed"

@@ -181,6 +181,7 @@ DEGENERATE: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "nothing": lambda t: t.iloc[:0],
     "one lesion": lambda t: t.iloc[:1],
     "one person": lambda t: t[t["participant_id"] == "sub-0001"],
+    "two people": lambda t: t[t["participant_id"] < "sub-0002"],
     "five people": lambda t: t[t["participant_id"] < "sub-0005"],
     "equal values": lambda t: t.assign(**dict.fromkeys(t.columns[3:], 0.25)),
     "no session": lambda t: t.assign(session_id="n/a"),
@@ -201,7 +202,10 @@ def test_any_table_has_an_answer_or_a_reason(lesions: pd.DataFrame, case: str) -
     without = found["low"].isna()
     assert found.loc[without, "statement"].str.startswith("Cannot be told").all()
     assert not found.loc[~without, "statement"].str.contains("nan").any()
-    if case in ("one lesion", "one person", "five people", "equal values"):
+    if case == "five people":
+        is_difference = found["question"] == OUTCOMES
+        assert (without == is_difference).all()
+    if case in ("one lesion", "one person", "two people", "equal values"):
         assert without.all()
         assert found["p_holm"].isna().all()
 

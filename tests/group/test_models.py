@@ -204,6 +204,15 @@ def test_a_person_with_many_lesions_does_not_decide() -> None:
     assert found.low < 0
 
 
+@pytest.mark.parametrize("n", [3, 4, 9])
+def test_the_interval_of_a_mean_covers_with_few_people(n: int) -> None:
+    generator = np.random.default_rng(n)
+    found = [one_sample(values) for values in generator.normal(0.6, 0.1, (1000, n))]
+    covered = sum(one.low <= 0.6 <= one.high for one in found)
+    # Within four standard errors of 95 %.
+    assert abs(covered - 950) <= 4 * np.sqrt(1000 * 0.95 * 0.05)
+
+
 def test_of_equal_people_the_mean_has_no_interval() -> None:
     found = one_sample(np.full(8, 0.3))
     assert found.value == pytest.approx(0.3)
