@@ -127,6 +127,8 @@ def test_the_validator_finds_nothing_to_say(run: Run) -> None:
 def test_every_file_is_in_the_table_of_outputs_and_every_output_is_there(run: Run) -> None:
     expected = set(DATASET_FILES)
     for row in DERIVATIVES.values():
+        if row.optional:
+            continue
         places = []
         if row.level is Level.GROUP:
             places = [row.path()]
@@ -146,16 +148,18 @@ def test_every_file_is_in_the_table_of_outputs_and_every_output_is_there(run: Ru
 
 def test_the_readme_of_the_output_names_files_that_are_there(run: Run) -> None:
     text = (run.store.root / "README.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^- `(.*)`: ", text, re.MULTILINE)
-    assert len(shown) == len(DERIVATIVES)
+    shown = dict(
+        zip(re.findall(r"^- `(.*)`: ", text, re.MULTILINE), DERIVATIVES.values(), strict=True)
+    )
     label = WITH_LESIONS.participant
     session = f"ses-{WITH_LESIONS.session}" if WITH_LESIONS.session else ""
-    for path in shown:
+    for path, row in shown.items():
         name = path.replace("LABEL", f"{label}_{session}" if session else label)
         folder = f"sub-{label}/{session}/anat" if "/anat/" in path else Path(name).parent
         if "/figures/" in path:
             folder = f"sub-{label}/figures"
-        assert (run.store.root / folder / Path(name).name).is_file(), path
+        is_there = (run.store.root / folder / Path(name).name).is_file()
+        assert is_there == (not row.optional), path
 
 
 def test_the_options_of_the_run_are_kept(run: Run) -> None:
@@ -343,3 +347,48 @@ def test_a_second_run_by_another_method_takes_the_place_of_the_first(
     assert units in text
     issues = validate(store.root, run.folder / "cache")
     assert [issue for issue in issues if issue["severity"] in ("error", "warning")] == []
+
+
+def test_a_mask_in_flair_space_tells_right_from_wrong_and_experiments_follow(
+    run: Run, tmp_path: Path
+) -> None:
+    before = run.store
+    mask, grid = nifti.load(before.path("lesion_mask_native", WITH_LESIONS), np.bool_)
+    components, n_components = ndimage.label(mask)
+    assert n_components == len(BALLS)
+    # One lesion less than there are; a box where none is, in the brain, is missed.
+    mask[components == components[mask][0]] = False
+    inside = before.path("brain_mask", WITH_LESIONS)
+    brain, t1w_grid = nifti.load(inside, np.bool_)
+    free = ndimage.distance_transform_edt(brain & (labels_of(before) == 0))
+    deepest_mm = t1w_grid.to_world_mm(np.array(np.unravel_index(free.argmax(), free.shape)))
+    place = np.linalg.inv(grid.affine) @ MOTION @ [*deepest_mm, 1]
+    box = tuple(slice(round(i) - 1, round(i) + 2) for i in place[:3])
+    assert not mask[box].any()
+    mask[box] = True
+    folder = tmp_path / "masks" / WITH_LESIONS.folder / "anat"
+    folder.mkdir(parents=True)
+    nifti.save(folder / f"{WITH_LESIONS.name}_space-FLAIR_label-lesion_mask.nii.gz", mask, grid)
+    model = run.folder / "model"
+    options = ("participant", "group", "--participant-label", WITH_LESIONS.participant)
+    options += ("--reference-masks", str(tmp_path / "masks"), "--experiments", "channel")
+    assert app(run.folder / "raw", tmp_path, model, *options) == 0
+    store = Store(tmp_path / "out")
+    rows = raw_rows(store.path("region_table", WITH_LESIONS))
+    outcomes = [row["outcome"] for row in rows]
+    assert sorted(outcomes[: len(BALLS) + 1]) == ["FN", "FP", *["TP"] * (len(BALLS) - 1)]
+    assert outcomes[len(BALLS)] == "FN"
+    found_mm = [float(rows[len(BALLS)][f"centroid_{axis}_mm"]) for axis in "xyz"]
+    assert np.linalg.norm(found_mm - deepest_mm) < 1.5
+    names = [row["name"] for row in raw_rows(store.path("saliency_table", WITH_LESIONS))]
+    assert names == [row["name"] for row in rows]
+    channels = raw_rows(store.path("experiment_channel", WITH_LESIONS))
+    studied = [row["name"] for row in rows if row["outcome"] != "TN"]
+    assert [row["name"] for row in channels] == [name for name in studied for _ in range(4)]
+    for row in channels:
+        if row["replaced"] == "none":
+            expected = float(rows[int(row["index"]) - 1]["mean_probability"])
+            assert float(row["mean_probability"]) == pytest.approx(expected, abs=1e-5)
+    links = json.loads((store.root / "dataset_description.json").read_text())["DatasetLinks"]
+    assert Path(store.root, links["reference-masks"]).resolve() == tmp_path / "masks"
+    assert {issue.get("severity") for issue in validate(store.root, tmp_path / "cache")} <= {None}
