@@ -49,6 +49,7 @@ class _DescribeInput(BaseInterfaceInputSpec):
     threshold = traits.Float(mandatory=True, desc="probability from which a voxel may be lesion")
     min_volume_mm3 = traits.Float(mandatory=True, desc="of a lesion of the reference")
     columns = traits.List(traits.Str, mandatory=True, desc="columns of the tables, in order")
+    needs_normal = traits.Bool(mandatory=True, desc="write normal_file without a reference, too")
 
 
 class _DescribeOutput(TraitedSpec):
@@ -71,30 +72,33 @@ class Describe(SimpleInterface):
         scan = self._scan(grid)
         folder = Path(runtime.cwd)
         reference = self._reference(grid, scan.brain)
-        lesions = scan.probability >= self.inputs.threshold
-        normal = normal_white_matter(
-            scan.images["flair"],
-            scan.images["t1w"],
-            scan.brain,
-            lesions if reference is None else lesions | reference,
-            grid.spacing_mm,
-            scan.tissues,
-        )
-        self._save("normal_file", folder, normal, grid)
-        if reference is None:
-            self._tabulate("table_file", folder, describe(scan, labels))
-            self._results["explained_file"] = self._results["studied_file"] = (
-                self.inputs.labels_file
-            )
+        if reference is not None:
+            self._compare(folder, scan, labels, reference)
             return runtime
-        volumes = (grid.voxel_volume_mm3, self.inputs.min_volume_mm3)
+        self._tabulate("table_file", folder, describe(scan, labels))
+        for name in ("explained_file", "studied_file"):
+            self._results[name] = self.inputs.labels_file
+        if self.inputs.needs_normal:
+            lesions = scan.probability >= self.inputs.threshold
+            self._save("normal_file", folder, _normal(scan, lesions), grid)
+        return runtime
+
+    def _compare(
+        self,
+        folder: Path,
+        scan: Scan,
+        labels: NDArray[np.int32],
+        reference: NDArray[np.bool_],
+    ) -> None:
+        normal = _normal(scan, (scan.probability >= self.inputs.threshold) | reference)
+        volumes = (scan.grid.voxel_volume_mm3, self.inputs.min_volume_mm3)
         compared = compare(labels, reference, *volumes)
         regions = add_controls(compared, normal, self.inputs.seed, self.inputs.visit)
         self._tabulate_regions(folder, scan, regions, int(labels.max(initial=0)))
-        self._save("region_labels_file", folder, regions.labels, grid)
-        self._save("studied_file", folder, compared.labels, grid)
+        self._save("normal_file", folder, normal, scan.grid)
+        self._save("region_labels_file", folder, regions.labels, scan.grid)
+        self._save("studied_file", folder, compared.labels, scan.grid)
         self._results["explained_file"] = self._results["region_labels_file"]
-        return runtime
 
     def _scan(self, grid: Grid) -> Scan:
         images = {
@@ -170,3 +174,14 @@ class Describe(SimpleInterface):
 
     def _save(self, key: str, folder: Path, values: NDArray[Any], grid: Grid) -> None:
         self._results[key] = str(nifti.save(folder / f"{key}.nii.gz", values, grid))
+
+
+def _normal(scan: Scan, lesions: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return normal_white_matter(
+        scan.images["flair"],
+        scan.images["t1w"],
+        scan.brain,
+        lesions,
+        scan.grid.spacing_mm,
+        scan.tissues,
+    )

@@ -86,6 +86,7 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
             threshold=threshold,
             min_volume_mm3=config.min_lesion_volume_mm3,
             columns=list(DERIVATIVES["lesion_table"].columns),
+            needs_normal=bool(config.experiments),
         ),
         name="describe",
         mem_gb=2,

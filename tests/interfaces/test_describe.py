@@ -79,6 +79,7 @@ def run(folder: Path, **options: Any) -> Any:
         "threshold": 0.5,
         "min_volume_mm3": 6.0,
         "columns": COLUMNS,
+        "needs_normal": True,
     }
     return Describe(**{**files, **given, **options}).run(cwd=str(folder)).outputs
 
