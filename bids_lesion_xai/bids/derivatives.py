@@ -500,7 +500,7 @@ DERIVATIVES: dict[str, Derivative] = {
             _NIFTI,
             "Brain mask on the grid of the preprocessed T1w",
             {"desc": "brain"},
-            facts=(*_MASK_FACTS, "SkullStripMethod"),
+            facts=(*_MASK_FACTS, "SkullStripMethod", "BrainVolume_mm3"),
         ),
         Derivative(
             "flair_to_t1w",

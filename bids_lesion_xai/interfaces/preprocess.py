@@ -106,6 +106,7 @@ class _BrainMaskInput(BaseInterfaceInputSpec):
 class _BrainMaskOutput(TraitedSpec):
     brain_mask_file = File(exists=True, desc="mask on the grid of conformed_file")
     method = traits.Enum("deepbet", "given", desc="deepbet, or given with the image")
+    volume_mm3 = traits.Float(desc="volume of the mask")
 
 
 class BrainMask(SimpleInterface):
@@ -130,6 +131,7 @@ class BrainMask(SimpleInterface):
         out_file = nifti.save(Path(runtime.cwd, "brain_mask.nii.gz"), mask, grid)
         self._results["brain_mask_file"] = str(out_file)
         self._results["method"] = "given" if given else "deepbet"
+        self._results["volume_mm3"] = brain.volume_mm3(mask, grid)
         return runtime
 
 
@@ -299,6 +301,7 @@ class Standardise(SimpleInterface):
 
 class _WriteFactsInput(BaseInterfaceInputSpec):
     skull_strip_method = traits.Str(mandatory=True)
+    brain_volume_mm3 = traits.Float(mandatory=True)
     registration_similarity = traits.Float(mandatory=True)
     registration_method = traits.Str(mandatory=True)
     flair_mean = traits.Float(mandatory=True)

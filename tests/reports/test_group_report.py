@@ -145,7 +145,7 @@ def test_the_claims_on_disk_stand_in_the_report(store: Store, report: Html) -> N
     rows = raw_rows(store.path("group_claims"))
     facts = store.facts("group_claims")
     assert set(rows[0]) <= set(facts)
-    assert len(rows) == 13
+    assert len(rows) == 19
     for row in rows:
         assert row["statement"].startswith("Cannot be told")
         assert f"<li>{escape(row['statement'])}</li>" in report.text
