@@ -60,6 +60,8 @@ class Collection:
         Settings that the visits were not all processed with, so that their numbers do not compare.
     units : str
         Of the saliency, or words that say that it has several.
+    unfollowed : tuple of str
+        Why lesions of some people are not followed from session to session.
     """
 
     lesions: pd.DataFrame
@@ -68,10 +70,23 @@ class Collection:
     problems: tuple[str, ...]
     differences: tuple[str, ...]
     units: str
+    unfollowed: tuple[str, ...] = ()
 
 
-def collect(store: Store) -> Collection:
+def collect(
+    store: Store,
+    matches: Mapping[Visit, Mapping[int, int]] | None = None,
+    unfollowed: Sequence[str] = (),
+) -> Collection:
     """Return the tables of an output folder, in the order of the visits' names.
+
+    Parameters
+    ----------
+    store : Store
+    matches : mapping of Visit to mapping of int to int
+        Of visits whose lesions were followed, by ``index``: the column ``match``.
+    unfollowed : sequence of str
+        See `Collection`.
 
     Raises
     ------
@@ -99,7 +114,9 @@ def collect(store: Store) -> Collection:
         ).rstrip()
         raise DataError(message)
     filled = [
-        table.assign(**visit_ids(visit)) for visit, table in tables.items() if len(table)
+        table.assign(**visit_ids(visit), match=_matched(table, (matches or {}).get(visit, {})))
+        for visit, table in tables.items()
+        if len(table)
     ] or [pd.DataFrame(columns=list(_LESION_COLUMNS))]
     return Collection(
         pd.concat(filled, ignore_index=True)[list(_LESION_COLUMNS)],
@@ -108,7 +125,14 @@ def collect(store: Store) -> Collection:
         tuple(problems),
         tuple(_differences(settings)),
         units.pop() if len(units) == 1 else "units that differ between visits",
+        tuple(unfollowed),
     )
+
+
+def _matched(lesions: pd.DataFrame, numbers: Mapping[int, int]) -> pd.Series[int]:
+    """Return the number within the person of each predicted lesion, missing if there is none."""
+    predicted = predicted_lesions(lesions)["index"]
+    return predicted.map(numbers.get).astype("Int64").reindex(lesions.index)
 
 
 def visit_ids(visit: Visit) -> dict[str, str]:

@@ -233,6 +233,18 @@ def test_visits_without_a_target_error_or_baseline_do_not_differ_in_it(store: St
     assert named == {"NumberOfSamples"}
 
 
+def test_a_lesion_that_is_followed_has_its_number_and_a_missed_one_has_none(
+    tmp_path: Path,
+) -> None:
+    store = publish_outputs(tmp_path)
+    compare_with_reference(store, TWO_SESSIONS[0], ["TP", "FP", "FN"])
+    group = collect(store, {TWO_SESSIONS[0]: {1: 4, 2: 5, 3: 6}, WITHOUT_LESION: {}}, ["why"])
+    assert group.lesions["match"].tolist() == [4, 5, pd.NA, pd.NA]
+    assert group.unfollowed == ("why",)
+    path = write_table(group.lesions[["name", "match"]], tmp_path / "table.tsv")
+    assert path.read_text().splitlines()[1:] == ["L001\t4", "L002\t5", "L003\tn/a", "L001\tn/a"]
+
+
 def test_regions_stand_in_the_table_and_only_lesions_in_the_summary(tmp_path: Path) -> None:
     visit = TWO_SESSIONS[0]
     store = publish_outputs(tmp_path / "out", [visit, WITHOUT_LESION])
