@@ -230,7 +230,7 @@ def _intervals(lesions: pd.DataFrame) -> dict[str, tuple[float, float]]:
 
 
 def measure_reading(n_visits: int) -> None:
-    """Print how long the tables of visits take to read, each with as many lesions as the mean."""
+    """Print what reading visits takes of one core, each with as many lesions as the mean."""
     from bids_lesion_xai.bids.store import Store
     from bids_lesion_xai.bids.visit import Visit
     from bids_lesion_xai.group.collect import collect, read_table, write_table
@@ -254,9 +254,9 @@ def measure_reading(n_visits: int) -> None:
                 rows = table.iloc[[place % len(table) for place in one]]
                 names = [f"L{index:03d}" for index in range(1, len(one) + 1)]
                 write_table(rows.assign(index=one, name=names), store.path(key, visit))
-        started = time.perf_counter()
+        started = time.process_time()
         group = collect(store)
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
     print(
         f"{n_visits} visits, {len(group.lesions)} lesions: {seconds:.1f} s, "
         f"{1000 * seconds / n_visits:.1f} ms a visit"
