@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import gc
 import resource
+import shutil
 import tempfile
 import time
 import warnings
@@ -229,22 +230,36 @@ def _intervals(lesions: pd.DataFrame) -> dict[str, tuple[float, float]]:
 
 
 def measure_reading(n_visits: int) -> None:
-    """Print how long the tables of visits with small images take to read."""
+    """Print what reading visits takes of one core, each with as many lesions as the mean."""
+    from bids_lesion_xai.bids.store import Store
     from bids_lesion_xai.bids.visit import Visit
-    from bids_lesion_xai.group.collect import collect
+    from bids_lesion_xai.group.collect import collect, read_table, write_table
     from tests.outputs import VISITS as PHANTOMS
-    from tests.outputs import oblique_grid, phantom, publish_outputs, publish_visit
+    from tests.outputs import publish_outputs
 
     with tempfile.TemporaryDirectory() as folder:
-        store = publish_outputs(Path(folder), PHANTOMS[:1])
-        images = phantom(PHANTOMS[0])
-        for number in range(1, n_visits):
-            publish_visit(store, Visit(f"X{number:04d}"), oblique_grid(), *images, {})
-        started = time.perf_counter()
+        model = publish_outputs(Path(folder, "model"), PHANTOMS[:1])
+        store = Store(Path(folder, "cohort"))
+        one = range(LESIONS // VISITS)
+        for number in range(n_visits):
+            visit = Visit(f"{number:04d}", "01")
+            (store.root / visit.folder / "anat").mkdir(parents=True)
+            for key in ("brain_mask", "preproc_flair", "lesion_labels", "saliency_table"):
+                source = model.path(key, PHANTOMS[0]).name.partition(".")[0] + ".json"
+                target = store.path(key, visit).name.partition(".")[0] + ".json"
+                folders = (model.root / PHANTOMS[0].folder, store.root / visit.folder)
+                shutil.copyfile(folders[0] / "anat" / source, folders[1] / "anat" / target)
+            for key in ("lesion_table", "saliency_table"):
+                table = read_table(model.path(key, PHANTOMS[0]))
+                rows = table.iloc[[place % len(table) for place in one]]
+                names = [f"L{index:03d}" for index in range(1, len(one) + 1)]
+                write_table(rows.assign(index=one, name=names), store.path(key, visit))
+        started = time.process_time()
         group = collect(store)
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
     print(
-        f"{n_visits} visits, {len(group.lesions)} lesions: {1000 * seconds / n_visits:.0f} ms each"
+        f"{n_visits} visits, {len(group.lesions)} lesions: {seconds:.1f} s, "
+        f"{1000 * seconds / n_visits:.1f} ms a visit"
     )
 
 

@@ -44,6 +44,8 @@ class RunConfig:
         Labels without ``sub-`` and ``ses-``; empty means all.
     group_by : tuple of str
         Columns of `participants.tsv` that the group level compares people by.
+    follow_lesions : bool
+        Whether the group level matches the lesions of the sessions of a person.
     threshold : float or None
         Lesion probability; None takes the model's own.
     min_lesion_volume_mm3 : float
@@ -89,6 +91,7 @@ class RunConfig:
     participants: tuple[str, ...]
     sessions: tuple[str, ...]
     group_by: tuple[str, ...]
+    follow_lesions: bool
     threshold: float | None
     min_lesion_volume_mm3: float
     flip: bool

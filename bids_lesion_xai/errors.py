@@ -5,6 +5,11 @@ The codes follow ``sysexits.h``, as other BIDS Apps do. Code 0 means that every 
 that some visits failed while the others are done.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 SOME_VISITS_FAILED = 1
 INPUT_OUTPUT_ERROR = 74
 
@@ -43,3 +48,13 @@ class OutputError(LesionXaiError):
     """The output or work folder cannot be written."""
 
     exit_code = 73
+
+
+@contextmanager
+def naming(visit: str) -> Iterator[None]:
+    """Put the name of a visit in front of the message of a DataError."""
+    try:
+        yield
+    except DataError as error:
+        message = f"{visit}: {error}"
+        raise DataError(message) from error

@@ -107,7 +107,8 @@ def publish_visit(
     """Publish all outputs of a visit that reports and the group level read."""
     n_samples = 1 if visit == ONE_SAMPLE else 50
     brain = flair != 0
-    publisher = _Publisher(store, visit, facts)
+    volume_mm3 = float(brain.sum() * grid.voxel_volume_mm3)
+    publisher = _Publisher(store, visit, {"BrainVolume_mm3": volume_mm3, **facts})
     publisher.image("preproc_t1w", t1w, grid)
     publisher.image("preproc_flair", flair, grid)
     publisher.image("brain_mask", brain, grid)

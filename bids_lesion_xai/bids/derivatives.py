@@ -500,7 +500,7 @@ DERIVATIVES: dict[str, Derivative] = {
             _NIFTI,
             "Brain mask on the grid of the preprocessed T1w",
             {"desc": "brain"},
-            facts=(*_MASK_FACTS, "SkullStripMethod"),
+            facts=(*_MASK_FACTS, "SkullStripMethod", "BrainVolume_mm3"),
         ),
         Derivative(
             "flair_to_t1w",
@@ -695,6 +695,12 @@ DERIVATIVES: dict[str, Derivative] = {
             facts=("Sources", "Units"),
             columns={
                 **_VISIT_COLUMNS,
+                **_LESION_KEYS,
+                "match": Column(
+                    "with --follow-lesions: number of the lesion within its person, the same in "
+                    "all sessions; n/a for people with one session, and for missed lesions and "
+                    "control regions"
+                ),
                 **_LESION_COLUMNS,
                 **_SALIENCY_COLUMNS,
                 **_EXPERIMENT_NUMBERS,

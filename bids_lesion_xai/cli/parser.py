@@ -127,6 +127,12 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
         "column of numbers gives slopes, others levels that are compared in pairs",
     )
     group.add_argument(
+        *("--follow-lesions", "--follow_lesions"),
+        action="store_true",
+        help="for the level group: find out which lesions of the sessions of one person are the "
+        "same, so that changes over time are told",
+    )
+    group.add_argument(
         *("--skip-bids-validation", "--skip_bids_validation"),
         action="store_true",
         help="do not run the BIDS validator on the input",
@@ -320,6 +326,7 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         participants=_labels(options.participant_label, "sub-"),
         sessions=_labels(options.session_label, "ses-"),
         group_by=tuple(dict.fromkeys(options.group_by)),
+        follow_lesions=options.follow_lesions,
         threshold=options.threshold,
         min_lesion_volume_mm3=options.min_lesion_volume,
         flip=options.tta == "flip",
@@ -346,6 +353,8 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         parser.error(f"--target-error: method {config.method} has no noise to average.")
     if config.group_by and "group" not in config.levels:
         parser.error("--group-by: nothing is compared without the level group.")
+    if config.follow_lesions and "group" not in config.levels:
+        parser.error("--follow-lesions: nothing is followed without the level group.")
     return config
 
 

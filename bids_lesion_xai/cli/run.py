@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from bids_lesion_xai.cli.parser import parse
 from bids_lesion_xai.cli.user import name_the_user
@@ -20,6 +21,10 @@ from bids_lesion_xai.errors import (
     NotFoundError,
     OutputError,
 )
+
+if TYPE_CHECKING:
+    from bids_lesion_xai.bids.store import Store
+    from bids_lesion_xai.bids.visit import Visit
 
 log = logging.getLogger("bids_lesion_xai")
 
@@ -69,19 +74,33 @@ def _run_level(level: str, config: RunConfig) -> int:
         from bids_lesion_xai.cli.participant import run_participants
 
         return run_participants(config)
+    return _run_group(config)
+
+
+def _run_group(config: RunConfig) -> int:
     from bids_lesion_xai.bids.covariates import read_covariates
     from bids_lesion_xai.bids.store import Store
     from bids_lesion_xai.reports.group import write_group
 
     covariates = read_covariates(config.bids_dir, config.group_by) if config.group_by else None
-    written, group = write_group(Store(config.output_dir), covariates)
+    store = Store(config.output_dir)
+    matches, unfollowed = _follow(store) if config.follow_lesions else ({}, [])
+    written, group = write_group(store, covariates, matches, unfollowed)
     for path in written:
         log.info("wrote %s", path)
     for difference in group.differences:
         log.warning("the visits of the group were not processed alike: %s", difference)
     for problem in group.problems:
         log.error("left out of the group: %s", problem)
-    return SOME_VISITS_FAILED if group.problems else 0
+    for problem in group.unfollowed:
+        log.error("lesions of this person are not followed: %s", problem)
+    return SOME_VISITS_FAILED if group.problems or group.unfollowed else 0
+
+
+def _follow(store: Store) -> tuple[dict[Visit, dict[int, int]], list[str]]:
+    from bids_lesion_xai.interfaces.follow import follow_lesions
+
+    return follow_lesions(store, store.visits())
 
 
 def _configure_logging(verbosity: int) -> None:

@@ -67,14 +67,14 @@ def is_stripped(values: NDArray[np.floating], grid: Grid) -> bool:
     return bool(
         brain.any()
         and stray <= MAX_STRAY_SHARE * np.count_nonzero(brain)
-        and volume_ml(brain, grid) <= MAX_STRIPPED_VOLUME_ML
+        and volume_mm3(brain, grid) / 1000 <= MAX_STRIPPED_VOLUME_ML
         and np.count_nonzero(np.array(touched) > MAX_TOUCHED_SHARE) <= MAX_FACES_TOUCHED
     )
 
 
-def volume_ml(mask: NDArray[np.bool_], grid: Grid) -> float:
-    """Return the volume of `mask`, shape (X, Y, Z), in mL."""
-    return float(np.count_nonzero(mask) * grid.voxel_volume_mm3 / 1000)
+def volume_mm3(mask: NDArray[np.bool_], grid: Grid) -> float:
+    """Return the volume of `mask`, shape (X, Y, Z), in mm3."""
+    return float(np.count_nonzero(mask) * grid.voxel_volume_mm3)
 
 
 def require_plausible(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.bool_]:
@@ -85,7 +85,7 @@ def require_plausible(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.bool_]:
     DataError
         It is smaller than 300 or larger than 2500 mL.
     """
-    volume = volume_ml(mask, grid)
+    volume = volume_mm3(mask, grid) / 1000
     if not MIN_BRAIN_VOLUME_ML <= volume <= MAX_BRAIN_VOLUME_ML:
         message = (
             f"The brain mask holds {volume:.0f} mL; {MIN_BRAIN_VOLUME_ML} to "

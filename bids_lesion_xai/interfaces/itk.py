@@ -90,11 +90,34 @@ def resample(
     transform_file : Path, optional
         ITK transform from points of `target`'s space to points of `image`'s.
     """
+    return _resample(image, target, transform_file, "linear")
+
+
+def resample_labels(
+    labels: NDArray[np.int32], grid: Grid, target: Grid, transform_file: Path | None = None
+) -> NDArray[np.int32]:
+    """Return the labels on the grid `target`, each voxel that of the nearest voxel of `grid`.
+
+    Parameters
+    ----------
+    labels : int32 array, shape (X, Y, Z) of `grid`
+        Below 2^24, which a float still holds exactly.
+    grid, target : Grid
+    transform_file : Path, optional
+        As for `resample`.
+    """
+    image = Image(labels.astype(np.float32), grid)
+    return _resample(image, target, transform_file, "nearestNeighbor").astype(np.int32)
+
+
+def _resample(
+    image: Image, target: Grid, transform_file: Path | None, interpolator: str
+) -> NDArray[np.float32]:
     resampled = import_ants().apply_transforms(
         fixed=_to_ants(np.zeros(target.shape), target),
         moving=_to_ants(image.values, image.grid),
         transformlist=[] if transform_file is None else [str(transform_file)],
-        interpolator="linear",
+        interpolator=interpolator,
     )
     return np.asarray(resampled.numpy(), np.float32)
 
@@ -170,8 +193,8 @@ def align_rigidly(
             )
         except RuntimeError as error:
             message = (
-                f"FLAIR cannot be registered to T1w ({error}). Look at both images: does each "
-                "show the head, and is neither of them empty?"
+                f"The image cannot be registered to T1w ({error}). Look at both: does each show "
+                "the head, and is neither of them empty?"
             )
             raise DataError(message) from error
         ants.write_transform(ants.read_transform(result["fwdtransforms"][0]), str(path))

@@ -7,9 +7,6 @@ Where deepbet runs it is held to one thread, as antspyx is (`bids_lesion_xai.int
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,41 +20,22 @@ from nipype.interfaces.base import (
     traits,
 )
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from bids_lesion_xai.errors import DataError
+from bids_lesion_xai.errors import DataError, naming
 from bids_lesion_xai.imaging import brain, nifti
-from bids_lesion_xai.imaging.grid import (
-    Grid,
-    centre_of_mass_mm,
-    isotropic_grid,
-    require_scanner_grid,
-)
+from bids_lesion_xai.imaging.grid import Grid, isotropic_grid, require_scanner_grid
 from bids_lesion_xai.imaging.intensity import brain_moments, normalise
 from bids_lesion_xai.imaging.similarity import MIN_SIMILARITY, require_match, similarity
 from bids_lesion_xai.interfaces.itk import (
     Image,
-    align_rigidly,
     resample,
     without_bias,
     write_identity,
     write_inverse,
-    write_start,
 )
+from bids_lesion_xai.interfaces.register import register
 
 SPACING_MM = 1.0
-# The skull lies outside; what the metric sees at the brain's edge is cerebrospinal fluid.
-METRIC_MARGIN_MM = 5
-
-
-@contextmanager
-def _naming(visit: str) -> Iterator[None]:
-    """Put the visit in front of the message of a DataError."""
-    try:
-        yield
-    except DataError as error:
-        message = f"{visit}: {error}"
-        raise DataError(message) from error
 
 
 def _load(path: str) -> tuple[NDArray[np.float32], Grid]:
@@ -86,7 +64,7 @@ class Conform(SimpleInterface):
     output_spec = _ConformOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        with _naming(self.inputs.visit):
+        with naming(self.inputs.visit):
             values, grid = _load(self.inputs.in_file)
         target = isotropic_grid(grid, SPACING_MM)
         out_file = nifti.save(
@@ -106,6 +84,7 @@ class _BrainMaskInput(BaseInterfaceInputSpec):
 class _BrainMaskOutput(TraitedSpec):
     brain_mask_file = File(exists=True, desc="mask on the grid of conformed_file")
     method = traits.Enum("deepbet", "given", desc="deepbet, or given with the image")
+    volume_mm3 = traits.Float(desc="volume of the mask")
 
 
 class BrainMask(SimpleInterface):
@@ -115,7 +94,7 @@ class BrainMask(SimpleInterface):
     output_spec = _BrainMaskOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        with _naming(self.inputs.visit):
+        with naming(self.inputs.visit):
             native, native_grid = _load(self.inputs.native_file)
             _, grid = _load(self.inputs.conformed_file)
             given = self.inputs.skull_strip == "skip" or (
@@ -130,6 +109,7 @@ class BrainMask(SimpleInterface):
         out_file = nifti.save(Path(runtime.cwd, "brain_mask.nii.gz"), mask, grid)
         self._results["brain_mask_file"] = str(out_file)
         self._results["method"] = "given" if given else "deepbet"
+        self._results["volume_mm3"] = brain.volume_mm3(mask, grid)
         return runtime
 
 
@@ -184,7 +164,7 @@ class RegisterFlair(SimpleInterface):
     output_spec = _RegisterOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        with _naming(self.inputs.visit):
+        with naming(self.inputs.visit):
             t1w = Image(*_load(self.inputs.t1w_file))
             flair = Image(*_load(self.inputs.flair_file))
             inside = _load_mask(self.inputs.brain_mask_file)
@@ -210,7 +190,7 @@ class RegisterFlair(SimpleInterface):
             score = similarity(t1w.values, values, inside)
             if wanted == "skip" or score >= MIN_SIMILARITY:
                 return values, score, "given"
-        return *_register(t1w, flair, inside, transform_file), "rigid"
+        return *register(t1w, flair, inside, transform_file), "rigid"
 
 
 def _share_a_grid_and_no_skull(flair: Image, t1w: Image) -> bool:
@@ -220,39 +200,6 @@ def _share_a_grid_and_no_skull(flair: Image, t1w: Image) -> bool:
         and brain.is_stripped(flair.values, flair.grid)
         and brain.is_stripped(t1w.values, t1w.grid)
     )
-
-
-def _register(
-    t1w: Image, flair: Image, inside: NDArray[np.bool_], transform_file: Path
-) -> tuple[NDArray[np.float32], float]:
-    """Write the best transform to `transform_file`; return FLAIR on T1w's grid and the score.
-
-    Headers usually agree, so the first start is no displacement. Only if its result does not
-    match are the centres of mass laid on each other: of the heads, then of FLAIR and the brain,
-    because FLAIR alone may be stripped.
-    """
-    region = ndimage.distance_transform_edt(~inside) <= METRIC_MARGIN_MM / SPACING_MM
-    brain_mm = centre_of_mass_mm(inside.astype(np.float32), t1w.grid)
-    flair_mm = centre_of_mass_mm(flair.values, flair.grid)
-    starts_mm = (
-        np.zeros(3),
-        flair_mm - centre_of_mass_mm(t1w.values, t1w.grid),
-        flair_mm - brain_mm,
-    )
-    best: tuple[NDArray[np.float32], float] = (flair.values, -np.inf)
-    with TemporaryDirectory() as folder:
-        start_file, candidate_file = Path(folder, "start.txt"), Path(folder, "candidate.txt")
-        for start_mm in starts_mm:
-            write_start(start_file, brain_mm, start_mm)
-            align_rigidly(t1w, flair, region, start_file, candidate_file)
-            values = resample(flair, t1w.grid, candidate_file)
-            score = similarity(t1w.values, values, inside)
-            if score > best[1]:
-                best = values, score
-                shutil.copyfile(candidate_file, transform_file)
-            if score >= MIN_SIMILARITY:
-                break
-    return best
 
 
 def _coverage(flair: Grid, t1w: Grid, inside: NDArray[np.bool_], transform_file: Path) -> float:
@@ -281,7 +228,7 @@ class Standardise(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         inside = _load_mask(self.inputs.brain_mask_file)
-        with _naming(self.inputs.visit):
+        with naming(self.inputs.visit):
             values, grid = _load(self.inputs.in_file)
             # N4 would turn a constant image into numbers without meaning.
             brain_moments(values, inside)
@@ -299,6 +246,7 @@ class Standardise(SimpleInterface):
 
 class _WriteFactsInput(BaseInterfaceInputSpec):
     skull_strip_method = traits.Str(mandatory=True)
+    brain_volume_mm3 = traits.Float(mandatory=True)
     registration_similarity = traits.Float(mandatory=True)
     registration_method = traits.Str(mandatory=True)
     flair_mean = traits.Float(mandatory=True)

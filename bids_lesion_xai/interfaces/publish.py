@@ -132,6 +132,7 @@ class Publish(SimpleInterface):
                 "Type": "Brain",
                 "Manual": False,
                 "SkullStripMethod": found["skull_strip_method"],
+                "BrainVolume_mm3": found["brain_volume_mm3"],
             },
             "flair_to_t1w": {"Sources": native, **similarity},
             "lesion_probability": {"Sources": images, **space, **model},

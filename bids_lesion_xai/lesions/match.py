@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import count
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -53,6 +56,42 @@ def match_lesions(
         for i, j, overlap in zip(a, b, dice, strict=True)
         if best_of_a[i] == j and best_of_b[j] == i and overlap > min_overlap
     )
+
+
+def number_lesions(
+    lesions: Sequence[Sequence[int]], labels: Sequence[NDArray[np.integer]]
+) -> list[dict[int, int]]:
+    """Return the number within the person of every lesion: the same for the same lesion.
+
+    Lesions are matched with those of the session before (`match_lesions`). Numbers begin with 1;
+    new ones are given by session, then in the order of the labels.
+
+    Parameters
+    ----------
+    lesions : list of lists of int
+        Labels of all lesions of each session, in the order of time.
+    labels : list of integer arrays of the same shape
+        The sessions on one grid, where a lesion may have been lost.
+
+    Examples
+    --------
+    >>> number_lesions([[1, 2], [1, 2]], [np.array([1, 2, 2, 0]), np.array([0, 1, 1, 2])])
+    [{1: 1, 2: 2}, {1: 2, 2: 3}]
+    """
+    numbers: list[dict[int, int]] = []
+    next_number = count(1)
+    for session, own in enumerate(lesions):
+        known = {}
+        if session:
+            pairs = match_lesions(labels[session - 1], labels[session])
+            known = {lesion: numbers[-1][before] for before, lesion, _ in pairs}
+        numbers.append(
+            {
+                lesion: known[lesion] if lesion in known else next(next_number)
+                for lesion in sorted(own)
+            }
+        )
+    return numbers
 
 
 def _best(

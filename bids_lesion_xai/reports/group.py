@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,10 @@ _FOREST_FRAME, _FOREST_LINE = 0.75, 0.26
 
 
 def write_group(
-    store: Store, covariates: pd.DataFrame | None = None
+    store: Store,
+    covariates: pd.DataFrame | None = None,
+    matches: Mapping[Visit, Mapping[int, int]] | None = None,
+    unfollowed: Sequence[str] = (),
 ) -> tuple[list[Path], Collection]:
     """Write the group tables and the group report.
 
@@ -57,6 +60,8 @@ def write_group(
     store : Store
     covariates : DataFrame, optional
         What participants are compared by; see `bids_lesion_xai.group.claims.claims`.
+    matches, unfollowed
+        What came of following lesions; see `bids_lesion_xai.group.collect.collect`.
 
     Returns
     -------
@@ -71,7 +76,7 @@ def write_group(
     OutputError
         The output folder cannot be written.
     """
-    group = collect(store)
+    group = collect(store, matches, unfollowed)
     found = claims(group.lesions, group.participants, covariates, units=group.units)
     tables = {
         "group_lesions": group.lesions,
@@ -110,6 +115,7 @@ def _content(store: Store, group: Collection, found: pd.DataFrame) -> dict[str, 
             "median_volume_mm3": float(people["lesion_volume_mm3"].median()),
         },
         "problems": group.problems,
+        "unfollowed": group.unfollowed,
         "differences": group.differences,
         "means": means.to_dict("index"),
         "min_participants": MIN_PARTICIPANTS,

@@ -47,8 +47,9 @@ def init_preprocess_wf(
     flair_file, t1w_file : float32, 1 mm isotropic, normalised inside the brain and 0 outside
     brain_mask_file : uint8, same grid
     flair_to_t1w_file : ITK text; maps points of T1w space to points of FLAIR space
-    facts_file : JSON with ``skull_strip_method``, ``registration_{method,similarity}`` and
-        ``{flair,t1w}_{mean,standard_deviation}``, the brain's intensities before normalisation
+    facts_file : JSON with ``skull_strip_method``, ``brain_volume_mm3``,
+        ``registration_{method,similarity}`` and ``{flair,t1w}_{mean,standard_deviation}``, the
+        brain's intensities before normalisation
 
     References
     ----------
@@ -81,6 +82,7 @@ def init_preprocess_wf(
                 for node in (register, t1w, flair, outputnode)
             ),
             (brain_mask, facts, [("method", "skull_strip_method")]),
+            (brain_mask, facts, [("volume_mm3", "brain_volume_mm3")]),
             (register, facts, [("similarity", "registration_similarity")]),
             (register, facts, [("method", "registration_method")]),
             (register, outputnode, [("flair_to_t1w_file", "flair_to_t1w_file")]),

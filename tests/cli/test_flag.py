@@ -72,7 +72,7 @@ def test_the_classifier_is_applied_to_runs_without_reference(
     flag = load_flag(path)
     expected = flag_probability(flag, read_table(new / "group_lesions.tsv"))
     assert flags["false_probability"].to_numpy() == pytest.approx(expected, abs=1e-15)
-    assert flags["flagged"].tolist() == (expected > flag.cut).tolist()
+    assert (flags["flagged"] == "True").tolist() == (expected > flag.cut).tolist()
     assert "from its training" not in capsys.readouterr().err
 
 

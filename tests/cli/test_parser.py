@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,7 @@ def test_defaults() -> None:
         participants=(),
         sessions=(),
         group_by=(),
+        follow_lesions=False,
         threshold=None,
         min_lesion_volume_mm3=6.0,
         skull_strip="auto",
@@ -118,6 +120,7 @@ def test_defaults() -> None:
         (["--device", "cuda"], "device", "cuda"),
         (["--device", "cuda:12"], "device", "cuda:12"),
         (["--model", "."], "model", Path.cwd()),
+        (["group", "--follow-lesions"], "follow_lesions", True),
         (["group", "--group-by", "sex", "age", "sex"], "group_by", ("sex", "age")),
         (["-v"], "verbosity", 1),
         (["-vv"], "verbosity", 2),
@@ -497,7 +500,11 @@ def test_run_py_works_from_any_folder_without_any_package_installed(tmp_path: Pa
     assert answer.stdout.startswith("usage: ")
 
 
-def test_people_are_grouped_at_the_level_group_alone(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("option", ["--group-by sex", "--follow-lesions"])
+def test_what_the_group_does_needs_its_level(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        parse(["bids", "out", "participant", "--group-by", "sex"])
-    assert "--group-by: nothing is compared without the level group" in capsys.readouterr().err
+        parse(["bids", "out", "participant", *option.split()])
+    name = option.split()[0]
+    assert re.search(rf"{name}: nothing is .* without the level group", capsys.readouterr().err)

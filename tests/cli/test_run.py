@@ -21,11 +21,14 @@ import numpy as np
 import pytest
 
 from bids_lesion_xai.bids.dataset import VisitInputs
+from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.cli import participant, run
 from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.interfaces import follow
 from bids_lesion_xai.models.bundle import Bundle
 from bids_lesion_xai.workflows.execute import Failure
+from tests.outputs import publish_outputs, raw_rows
 
 ROOT = Path(__file__).parents[2]
 CACHES = ("MPLCONFIGDIR", "XDG_CACHE_HOME", "TORCH_HOME", "NIPYPE_CONFIG_DIR")
@@ -321,6 +324,33 @@ def test_a_visit_that_fails_ends_with_1_and_leaves_its_crash_log(
         ("sub-01_ses-1", "failed", "images do not overlap"),
         ("sub-02_ses-1", "done", ""),
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "problems", "code"),
+    [((), ["why"], 0), (("--follow-lesions",), [], 0), (("--follow-lesions",), ["why"], 1)],
+)
+def test_lesions_are_followed_if_asked_for_and_who_cannot_be_is_told(
+    options: tuple[str, ...],
+    problems: list[str],
+    code: int,
+    start: Run,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    visits = publish_outputs(out).visits()
+
+    def follow_lesions(_: Store, given: list[Visit]) -> tuple[dict[Visit, Any], list[str]]:
+        assert given == visits
+        return {visits[0]: {1: 7, 2: 8, 3: 9}}, problems
+
+    monkeypatch.setattr(follow, "follow_lesions", follow_lesions)
+    assert start("group", *options) == code
+    reasons = ["lesions of this person are not followed: why"] if code else []
+    assert told(caplog) == reasons
+    numbers = [row["match"] for row in raw_rows(out / "group_lesions.tsv")]
+    assert numbers == (["7", "8", "9", "n/a"] if options else ["n/a"] * 4)
 
 
 @pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1)])

@@ -256,3 +256,22 @@ def test_changes_of_matched_lesions_are_claimed(lesions: pd.DataFrame) -> None:
     assert row["question"] == CHANGE
     assert row["estimate"] == pytest.approx(1, abs=0.1)
     assert re.match("The volume of matched lesions rises from the first", row["statement"])
+
+
+def test_lesions_without_a_match_and_missed_ones_do_not_change_the_changes(
+    lesions: pd.DataFrame,
+) -> None:
+    first = lesions.drop_duplicates(["participant_id"]).assign(session_id="ses-01", outcome="TP")
+    second = first.assign(session_id="ses-02", volume_mm3=first["volume_mm3"] * 2)
+    matched = pd.concat([first, second]).assign(match=pd.array([1] * 2 * len(first), "Int64"))
+    others = [
+        second.assign(outcome=outcome, volume_mm3=1e6, match=pd.NA) for outcome in ("FP", "FN")
+    ]
+    mixed = pd.concat([matched, *others]).astype({"match": "Int64"})
+    alone, among = (
+        found[found["question"] == CHANGE].reset_index(drop=True)
+        for found in (claims(matched), claims(mixed))
+    )
+    assert len(alone) > 1
+    pd.testing.assert_frame_equal(among, alone)
+    assert CHANGE not in set(claims(mixed.assign(match=pd.NA))["question"])

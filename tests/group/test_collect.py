@@ -16,6 +16,7 @@ from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.group.collect import collect, read_table, visit_ids, write_table
 from bids_lesion_xai.group.stats import summarise_lesions
+from bids_lesion_xai.imaging import nifti
 from tests.outputs import (
     ONE_SAMPLE,
     TWO_SESSIONS,
@@ -59,7 +60,8 @@ def test_a_visit_without_lesions_has_zero_lesions_and_missing_means(store: Store
     assert row["n_lesions"] == 0
     assert row["lesion_volume_mm3"] == 0
     assert row[["mean_probability", "flair_share", "t1w_peak"]].isna().all()
-    assert row["brain_volume_mm3"] > 0
+    mask, grid = nifti.load(store.path("brain_mask", WITHOUT_LESION), np.bool_)
+    assert row["brain_volume_mm3"] == pytest.approx(mask.sum() * grid.voxel_volume_mm3)
     assert row["registration_similarity"] == 0.625
 
 
@@ -116,6 +118,11 @@ def no_table(store: Store) -> None:
     store.path("saliency_table", ONE_SAMPLE).write_bytes(b"\x89PNG\xff\xfe")
 
 
+def cut_table(store: Store) -> None:
+    path = store.path("lesion_table", ONE_SAMPLE)
+    path.write_text(path.read_text().rpartition("\t")[0])
+
+
 def empty_table(store: Store) -> None:
     store.path("saliency_table", ONE_SAMPLE).write_bytes(b"")
 
@@ -124,8 +131,9 @@ def no_file(store: Store) -> None:
     store.path("lesion_table", ONE_SAMPLE).unlink()
 
 
-def no_image(store: Store) -> None:
-    store.path("brain_mask", ONE_SAMPLE).write_bytes(b"")
+def no_volume(store: Store) -> None:
+    path = store.path("brain_mask", ONE_SAMPLE)
+    path.with_name(path.name.replace(".nii.gz", ".json")).write_text("{}")
 
 
 def no_sidecar(store: Store) -> None:
@@ -143,9 +151,10 @@ DAMAGES = {
     no_column: "volume_mm3",
     no_number: "volume_mm3",
     no_table: "saliency.tsv",
+    cut_table: "dseg.tsv cannot be read as a table",
     empty_table: "saliency.tsv",
     no_file: "dseg.tsv is missing",
-    no_image: "mask.nii.gz",
+    no_volume: "BrainVolume_mm3",
     no_sidecar: "FLAIR.json",
     no_fact: "RegistrationSimilarity",
 }
@@ -197,6 +206,16 @@ def test_a_table_survives_writing_and_reading_exactly(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8").endswith("2\tNA\tn/a\n")
 
 
+def test_numbers_of_any_size_are_read_to_the_last_bit(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    bits = draw.integers(0, 2**63, 4000, np.int64).view(np.float64)
+    sizes = np.exp(draw.uniform(-30, 30, 4000)) * draw.choice([-1, 1], 4000)
+    table = pd.DataFrame({"bits": bits[np.isfinite(bits)][:3900], "sizes": sizes[:3900]})
+    found = read_table(write_table(table, tmp_path / "table.tsv"))
+    for name in table:
+        assert found[name].to_numpy().tobytes() == table[name].to_numpy().tobytes()
+
+
 def test_the_units_are_those_of_the_visits_or_differ(tmp_path: Path) -> None:
     first, *others = VISITS
     publish_outputs(tmp_path, [first], "vargrad", {"Units": "squares"})
@@ -212,6 +231,18 @@ def test_the_units_are_those_of_the_visits_or_differ(tmp_path: Path) -> None:
 def test_visits_without_a_target_error_or_baseline_do_not_differ_in_it(store: Store) -> None:
     named = {one.partition(":")[0] for one in collect(store).differences}
     assert named == {"NumberOfSamples"}
+
+
+def test_a_lesion_that_is_followed_has_its_number_and_a_missed_one_has_none(
+    tmp_path: Path,
+) -> None:
+    store = publish_outputs(tmp_path)
+    compare_with_reference(store, TWO_SESSIONS[0], ["TP", "FP", "FN"])
+    group = collect(store, {TWO_SESSIONS[0]: {1: 4, 2: 5, 3: 6}, WITHOUT_LESION: {}}, ["why"])
+    assert group.lesions["match"].tolist() == [4, 5, pd.NA, pd.NA]
+    assert group.unfollowed == ("why",)
+    path = write_table(group.lesions[["name", "match"]], tmp_path / "table.tsv")
+    assert path.read_text().splitlines()[1:] == ["L001\t4", "L002\t5", "L003\tn/a", "L001\tn/a"]
 
 
 def test_regions_stand_in_the_table_and_only_lesions_in_the_summary(tmp_path: Path) -> None:

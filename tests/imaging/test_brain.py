@@ -9,7 +9,7 @@ from bids_lesion_xai.imaging.brain import (
     is_stripped,
     require_plausible,
     solid,
-    volume_ml,
+    volume_mm3,
 )
 from bids_lesion_xai.imaging.grid import Grid
 from tests.phantoms import T1W, brain_mask, head, oblique_grid
@@ -66,7 +66,7 @@ def test_solid_keeps_the_largest_component_and_fills_its_holes() -> None:
 
 
 def test_volume_counts_millimetres_not_voxels() -> None:
-    assert volume_ml(brain_mask(GRID), GRID) == pytest.approx(4 / 3 * np.pi * 84, rel=0.02)
+    assert volume_mm3(brain_mask(GRID), GRID) / 1000 == pytest.approx(4 / 3 * np.pi * 84, rel=0.02)
 
 
 @pytest.mark.parametrize(("scale", "volume"), [(0.5, 44), (2.0, 2815)])
@@ -74,7 +74,7 @@ def test_an_implausible_volume_says_what_was_found_and_expected(scale, volume) -
     grid = Grid(GRID.shape, GRID.affine * [[scale], [scale], [scale], [1]])
     with pytest.raises(DataError, match=r"holds \d+ mL; 300 to 2500 mL are expected.*--skull"):
         require_plausible(brain_mask(GRID), grid)
-    assert volume_ml(brain_mask(GRID), grid) == pytest.approx(volume, rel=0.02)
+    assert volume_mm3(brain_mask(GRID), grid) / 1000 == pytest.approx(volume, rel=0.02)
 
 
 def test_a_plausible_brain_is_accepted() -> None:

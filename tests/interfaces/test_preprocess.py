@@ -149,6 +149,7 @@ def test_a_stripped_brain_is_taken_as_it_is(skull_strip: str, native: Grid) -> N
     mask, grid = nifti.load(Path(result.brain_mask_file), np.bool_)
     truth = brain_mask(grid)
     assert result.method == "given"
+    assert result.volume_mm3 == mask.sum() * grid.voxel_volume_mm3
     assert 2 * np.count_nonzero(mask & truth) / (mask.sum() + truth.sum()) > 0.97
 
 
@@ -307,6 +308,7 @@ def test_a_constant_image_is_reported_with_its_visit() -> None:
 def test_facts_are_written_by_name() -> None:
     facts = {
         "skull_strip_method": "deepbet",
+        "brain_volume_mm3": 1.5e6,
         "registration_method": "rigid",
         "registration_similarity": 0.5,
         "flair_mean": 1.0,

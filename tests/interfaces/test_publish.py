@@ -29,6 +29,7 @@ OPTIONAL = ["region_labels", "region_table"]
 CHANNELS = ("flair", "t1w")
 FOUND = {
     "skull_strip_method": "given",
+    "brain_volume_mm3": 1234567.5,
     "registration_method": "rigid",
     "registration_similarity": 0.5,
     "flair_mean": 11.0,
@@ -210,6 +211,7 @@ def test_facts_say_what_was_found_of_which_image(store: Store, model: Path) -> N
     assert facts["flair_to_t1w"]["RegistrationSimilarity"] == 0.5
     assert facts["preproc_flair"]["RegistrationMethod"] == "rigid"
     assert facts["brain_mask"]["SkullStripMethod"] == "given"
+    assert facts["brain_mask"]["BrainVolume_mm3"] == 1234567.5
     bundle = bundle_of(model)
     expected_model = {
         "Name": bundle.name,

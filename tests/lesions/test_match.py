@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bids_lesion_xai.lesions.match import match_lesions
+from bids_lesion_xai.lesions.match import match_lesions, number_lesions
 
 LABELS = arrays(np.int32, (3, 4, 2), elements=st.integers(0, 3))
 
@@ -78,3 +78,32 @@ def test_lesions_that_do_not_touch_are_not_the_same() -> None:
 def test_labels_of_two_grids_are_refused() -> None:
     with pytest.raises(ValueError, match="not on one grid"):
         match_lesions(np.zeros(3, int), np.zeros(4, int))
+
+
+@given(st.lists(LABELS, min_size=1, max_size=4))
+def test_every_lesion_has_one_number_and_lesions_of_a_session_differ(
+    labels: list[np.ndarray],
+) -> None:
+    lesions = [[1, 2, 3]] * len(labels)
+    numbers = number_lesions(lesions, labels)
+    for own in numbers:
+        assert set(own) == {1, 2, 3}
+        assert len(set(own.values())) == 3
+    given_out = {number for own in numbers for number in own.values()}
+    assert given_out == set(range(1, len(given_out) + 1))
+    for before, after, own, later in zip(labels, labels[1:], numbers, numbers[1:], strict=False):
+        same = {(a, b) for a in own for b in later if own[a] == later[b]}
+        assert same == {(a, b) for a, b, _ in match_lesions(before, after)}
+
+
+@given(LABELS, st.integers(1, 4))
+def test_lesions_that_stay_keep_their_numbers(labels: np.ndarray, n_sessions: int) -> None:
+    lesions = np.unique(labels[labels > 0]).tolist()
+    first, *others = number_lesions([lesions] * n_sessions, [labels] * n_sessions)
+    assert list(first.values()) == list(range(1, len(lesions) + 1))
+    assert all(own == first for own in others)
+
+
+def test_a_lesion_that_vanishes_and_appears_again_has_a_new_number() -> None:
+    there, gone = np.array([1, 1]), np.array([0, 0])
+    assert number_lesions([[1], [], [1]], [there, gone, there]) == [{1: 1}, {}, {1: 2}]

@@ -61,6 +61,8 @@ def test_the_files_written_are_the_tables_and_the_report(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["lesions", "participants"])
 def test_the_tables_on_disk_are_what_was_collected(store: Store, name: str) -> None:
     expected = getattr(collect(store), name).replace({"session_id": {"n/a": None}})
+    if name == "lesions":
+        expected = expected.astype({"match": float})
     found = read_table(store.path(f"group_{name}"))
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
@@ -152,6 +154,19 @@ def test_the_claims_on_disk_stand_in_the_report(store: Store, report: Html) -> N
         assert f"<li>{escape(row['statement'])}</li>" in report.text
 
 
+def test_lesions_that_are_followed_have_numbers_and_those_that_are_not_a_reason(
+    tmp_path: Path,
+) -> None:
+    visits = [TWO_SESSIONS[0], VISITS[2]]
+    store = publish_outputs(tmp_path, visits)
+    reason = "sub-02_ses-01: T1w & more"
+    write_group(store, None, {visits[0]: {1: 3, 2: 2, 3: 1}}, [reason])
+    numbers = [row["match"] for row in raw_rows(store.path("group_lesions"))]
+    assert numbers == ["3", "2", "1", "n/a"]
+    text = store.path("group_report").read_text(encoding="utf-8")
+    assert f"<p>Lesions of this person are not followed: {escape(reason)}</p>" in text
+
+
 @pytest.fixture
 def cohort(monkeypatch: pytest.MonkeyPatch) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Make the group level see a simulated cohort; return its lesions and a covariate."""
@@ -163,7 +178,7 @@ def cohort(monkeypatch: pytest.MonkeyPatch) -> tuple[pd.DataFrame, pd.DataFrame]
     names = zip(visits["participant_id"], visits["session_id"], strict=True)
     labels = tuple(Visit(who[4:], when[4:]) for who, when in names)
     collection = Collection(lesions, visits, {}, labels, (), (), "logit")
-    monkeypatch.setattr(group, "collect", lambda _: collection)
+    monkeypatch.setattr(group, "collect", lambda *_: collection)
     people = visits["participant_id"].unique()
     return lesions, pd.DataFrame({"age": range(len(people))}, people, dtype=float)
 

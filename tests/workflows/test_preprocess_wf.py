@@ -13,6 +13,7 @@ from tests.phantoms import FLAIR, T1W, brain_mask, head, moved, oblique_grid, ri
 
 FACTS = {
     "skull_strip_method",
+    "brain_volume_mm3",
     "registration_method",
     "registration_similarity",
     *(
