@@ -108,7 +108,8 @@ def simulate(
         of_person = effect + draw.normal(0, differing, (n_people, len(OUTCOMES)))
         shift = of_person[own, kind] * adds
         held = SLOPES[0] * log_volume + SLOPES[1] * probability
-        table[f"{channel}_peak"] = shift + held + nested(0.5, 0.3, 1)
+        # Far from 0, where a peak is its own magnitude.
+        table[f"{channel}_peak"] = 20 + shift + held + nested(0.5, 0.3, 1)
         table[f"{channel}_mean_inside"] = 0.05 * effect + nested(0.03, 0.02, 0.1)
         for outer in (1, 2, 3, 5, 10):
             table[f"{channel}_mean_shell_{outer}mm"] = -0.05 * effect + nested(0.03, 0.02, 0.1)

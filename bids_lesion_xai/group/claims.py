@@ -59,6 +59,8 @@ _OF_PEOPLE_NAMES = {
     "n_lesions": "the number of lesions",
     "lesion_volume_mm3": "the volume of all lesions",
 }
+_PEAKS = tuple(f"{channel}_peak" for channel in CHANNELS)
+_NO_OVERLAP = "the two have no range of probability in common"
 _T = "mean over participants, Student's t"
 _DZ = "Cohen's dz"
 
@@ -192,47 +194,49 @@ def _claims_of_outcomes(lesions: pd.DataFrame, units: str) -> Iterator[Claim]:
         volumes = lesions["volume_mm3"].astype(float)
         table = lesions.assign(log_volume=np.log(volumes.where(volumes > 0)))
         ways = [False, True]
+    # A peak has the sign of whatever is largest, which may change with the noise.
+    magnitudes = {column: table[column].abs() for column in _PEAKS if column in table}
+    table = table.assign(**magnitudes)
     found = [name for name in _OUTCOME_NAMES if (lesions["outcome"] == name).any()]
     for channel, name in CHANNELS.items():
         column = f"{channel}_peak"
         for first, second in combinations(found, 2) if _has(lesions, column) else ():
             texts = (_OUTCOME_NAMES[first], _OUTCOME_NAMES[second])
+            peak = f"the magnitude of the peak saliency of {name}"
             for adjusted in ways:
                 held = ("log_volume", "mean_probability") if adjusted else ()
                 alike = " of the same volume and mean probability" if adjusted else ""
-                remark = _overlap(lesions, (first, second)) if adjusted else ""
+                estimate = contrast_of_outcomes(table, column, (first, second), held)
+                if adjusted and not _overlap(lesions, (first, second)):
+                    # A straight line to where there are no lesions to compare says nothing.
+                    counts = (estimate.n_participants, estimate.n_lesions)
+                    estimate = Estimate(
+                        n_participants=counts[0], n_lesions=counts[1], reason=_NO_OVERLAP
+                    )
                 yield Claim(
                     OUTCOMES,
                     f"{first} – {second}" + (f", {ADJUSTED}" if adjusted else ""),
                     column,
                     units,
-                    contrast_of_outcomes(table, column, (first, second), held),
+                    estimate,
                     "standardised mean difference",
                     "estimating equations within visits, clusters of people, bias-reduced"
                     + ("; adjusted for log volume and mean probability" if adjusted else ""),
                     "the difference within a visit is",
-                    f"the peak saliency of {name} is higher in {texts[0]} than in {texts[1]}"
-                    + alike,
-                    f"the peak saliency of {name} is lower in {texts[0]} than in {texts[1]}"
-                    + alike,
-                    f"{texts[0]} and {texts[1]}{alike} differ in peak saliency of {name}",
-                    remark,
+                    f"{peak} is higher in {texts[0]} than in {texts[1]}" + alike,
+                    f"{peak} is lower in {texts[0]} than in {texts[1]}" + alike,
+                    f"{peak} differs between {texts[0]} and {texts[1]}{alike}",
                 )
 
 
-def _overlap(lesions: pd.DataFrame, pair: tuple[str, str]) -> str:
-    """Say so if two outcomes have no range of probability in common."""
+def _overlap(lesions: pd.DataFrame, pair: tuple[str, str]) -> bool:
+    """Tell whether two outcomes have a range of probability in common."""
     ranges = [
         np.nanquantile(lesions.loc[lesions["outcome"] == one, "mean_probability"], [0.05, 0.95])
         for one in pair
         if lesions.loc[lesions["outcome"] == one, "mean_probability"].notna().any()
     ]
-    if len(ranges) == 2 and max(low for low, _ in ranges) < min(high for _, high in ranges):
-        return ""
-    return (
-        "The two hardly have a range of probability in common: the adjustment goes on along a "
-        "straight line to where there are no lesions to compare"
-    )
+    return len(ranges) < 2 or max(low for low, _ in ranges) < min(high for _, high in ranges)
 
 
 def _claims_of_context(lesions: pd.DataFrame) -> Iterator[Claim]:
@@ -243,9 +247,12 @@ def _claims_of_context(lesions: pd.DataFrame) -> Iterator[Claim]:
             yield from _extent(lesions, column, f"{percent} % of saliency", subject)
     for fill, text in _FILLS.items():
         for percent in (50, 95):
-            column = f"margin_{percent}_{fill}_mm"
-            subject = f"with all else {text}, detection at {percent} % needs tissue up to"
-            yield from _extent(lesions, column, f"{percent} % of detection, {fill}", subject)
+            column = f"settled_{percent}_{fill}_mm"
+            subject = (
+                f"with all else {text}, a lesion keeps {percent} % of its probability from this "
+                "margin of visible tissue on:"
+            )
+            yield from _extent(lesions, column, f"{percent} % of probability, {fill}", subject)
 
 
 def _extent(lesions: pd.DataFrame, column: str, contrast: str, subject: str) -> Iterator[Claim]:

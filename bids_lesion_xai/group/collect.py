@@ -164,7 +164,7 @@ def visit_lesions(store: Store, visit: Visit) -> pd.DataFrame:
     DataError
         A table is missing or damaged, or the two do not list the same lesions.
     """
-    compared = store.path("region_table", visit).is_file()
+    compared = is_compared(store, visit)
     lesions, saliency = (
         _read_numbers(store.path(key, visit), DERIVATIVES[key].columns)
         for key in ("region_table" if compared else "lesion_table", "saliency_table")
@@ -234,7 +234,7 @@ def visit_summary(store: Store, visit: Visit, lesions: pd.DataFrame) -> dict[str
     return {
         **visit_ids(visit),
         **summarise_lesions(predicted_lesions(lesions), _MEANS),
-        **count_outcomes(lesions),
+        **count_outcomes(lesions, compared=is_compared(store, visit)),
         "brain_volume_mm3": store.facts("brain_mask", visit)["BrainVolume_mm3"],
         "registration_similarity": store.facts("preproc_flair", visit)["RegistrationSimilarity"],
     }
@@ -245,12 +245,16 @@ def predicted_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
     return lesions[~lesions["outcome"].isin(["FN", "TN"])]
 
 
-def count_outcomes(lesions: pd.DataFrame) -> dict[str, float]:
+def is_compared(store: Store, visit: Visit) -> bool:
+    """Tell whether a visit was compared with a reference mask."""
+    return store.path("region_table", visit).is_file()
+
+
+def count_outcomes(lesions: pd.DataFrame, *, compared: bool) -> dict[str, float]:
     """Return ``n_true_positive``, ``n_false_positive`` and ``n_missed``, NaN if nobody knows."""
     names = {"TP": "n_true_positive", "FP": "n_false_positive", "FN": "n_missed"}
-    known = bool(lesions["outcome"].notna().any())
     return {
-        name: int((lesions["outcome"] == outcome).sum()) if known else np.nan
+        name: int((lesions["outcome"] == outcome).sum()) if compared else np.nan
         for outcome, name in names.items()
     }
 

@@ -80,6 +80,27 @@ class Grid:
         x, y, z = np.rint(place).astype(int).tolist()
         return x, y, z
 
+    def same_voxels(self, other: Grid, tolerance_mm: float = 1e-2) -> bool:
+        """Tell whether both grids have the same voxels, whatever the order they are stored in.
+
+        >>> grid = Grid((4, 5, 6), np.diag([1.0, 2.0, 3.0, 1.0]))
+        >>> flipped = Grid((4, 5, 6), np.diag([-1.0, 2.0, 3.0, 1.0]) + np.eye(4, k=3) * 3)
+        >>> flipped.same_voxels(grid), flipped.same_as(grid)
+        (True, False)
+        """
+        if sorted(self.shape) != sorted(other.shape):
+            return False
+        corners = np.stack(np.meshgrid(*[[0, n - 1] for n in other.shape]), -1).reshape(-1, 3)
+        ends = np.concatenate([corners, np.eye(3)])
+        inverse = np.linalg.inv(self.affine)
+        places = other.to_world_mm(ends) @ inverse[:3, :3].T + inverse[:3, 3]
+        # Voxels lie on voxels, and corners on corners.
+        off_mm = np.abs(places - places.round()).max() * max(self.spacing_mm)
+        extent = np.array([places[:8].round().min(0), places[:8].round().max(0)])
+        return bool(
+            off_mm <= tolerance_mm and (extent == [[0] * 3, np.array(self.shape) - 1]).all()
+        )
+
     def same_as(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
         """Tell whether both grids have the same voxels, corner to corner within `tolerance_mm`."""
         corners = np.stack(np.meshgrid(*[[0, n - 1] for n in self.shape]), -1)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import nibabel as nb
 import numpy as np
 import pandas as pd
 from nibabel.processing import resample_from_to
+from nipype import logging
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
     File,
@@ -26,7 +28,10 @@ from bids_lesion_xai.imaging.grid import Grid
 from bids_lesion_xai.interfaces.itk import Image, resample
 from bids_lesion_xai.lesions.compare import Regions, add_controls, compare
 from bids_lesion_xai.lesions.describe import Scan, describe
+from bids_lesion_xai.lesions.location import REQUIRED
 from bids_lesion_xai.lesions.normal import normal_white_matter
+
+log = logging.getLogger("nipype.interface")
 
 # Brain masks are wider than tissue maps by fluid, and nothing else.
 _LEAST_COVERAGE = 0.5
@@ -95,6 +100,11 @@ class Describe(SimpleInterface):
         compared = compare(labels, reference, *volumes)
         regions = add_controls(compared, normal, self.inputs.seed, self.inputs.visit)
         self._tabulate_regions(folder, scan, regions, int(labels.max(initial=0)))
+        counts = Counter(regions.outcomes)
+        log.info(
+            "%s: %d lesions right (TP), %d wrong (FP), %d missed (FN), %d control regions (TN)",
+            *(self.inputs.visit, counts["TP"], counts["FP"], counts["FN"], counts["TN"]),
+        )
         self._save("normal_file", folder, normal, scan.grid)
         self._save("region_labels_file", folder, regions.labels, scan.grid)
         self._save("studied_file", folder, compared.labels, scan.grid)
@@ -116,7 +126,7 @@ class Describe(SimpleInterface):
         path = Path(self.inputs.tissue_file)
         nifti.load(path)
         resampled = resample_from_to(nb.load(path), (grid.shape, grid.affine), order=0)
-        tissues = np.asarray(resampled.dataobj).reshape(grid.shape).astype(np.int32)
+        tissues = np.rint(np.asarray(resampled.dataobj)).reshape(grid.shape).astype(np.int32)
         covered = float((tissues[brain] != 0).mean())
         if covered < _LEAST_COVERAGE:
             message = (
@@ -125,7 +135,14 @@ class Describe(SimpleInterface):
                 "--tissue-maps."
             )
             raise DataError(message)
-        return tissues
+        missing = [name for name, values in REQUIRED.items() if not np.isin(tissues, values).any()]
+        if missing:
+            message = (
+                f"{self.inputs.visit}: {path.name} has none of FreeSurfer's numbers of "
+                f"{', '.join(missing)}; an aseg or aparc+aseg is expected. Check --tissue-maps."
+            )
+            raise DataError(message)
+        return np.asarray(tissues)
 
     def _reference(self, grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
         """Return the reference mask on `grid`, through the registration if it is FLAIR's."""
@@ -133,9 +150,15 @@ class Describe(SimpleInterface):
             return None
         path, name = Path(self.inputs.reference_file), self.inputs.visit
         values, own = nifti.load(path)
-        opaque = Image((values > 0).astype(np.float32), own)
+        opaque = Image(self._opacity(values, path), own)
         through = self._transform_file(own, path)
         reference = resample(opaque, grid, through) >= 0.5
+        volume_ml = reference.sum() * grid.voxel_volume_mm3 / 1000
+        log.info(
+            "%s: %s holds %.1f mL, %.0f %% of it in the brain",
+            *(name, path.name, volume_ml),
+            100 * (reference & brain).sum() / max(1, reference.sum()),
+        )
         if opaque.values.any() and not (reference & brain).any():
             message = (
                 f"{name}: no lesion of {path.name} lies in the brain of T1w; a mask in the space "
@@ -144,14 +167,29 @@ class Describe(SimpleInterface):
             raise DataError(message)
         return np.asarray(reference)
 
+    def _opacity(self, values: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
+        """Return the mask as shares from 0 to 1."""
+        low, high = float(values.min()), float(values.max())
+        levels = np.unique(values)
+        if low == 0 and len(levels) <= 2:
+            return (values > 0).astype(np.float32)
+        if low == 0 and high <= 1:
+            return values
+        message = (
+            f"{self.inputs.visit}: {path.name} has {len(levels)} different values from {low:g} to "
+            f"{high:g}; 0 and one other, or shares from 0 to 1, are expected of a mask. Check "
+            "--reference-masks."
+        )
+        raise DataError(message)
+
     def _transform_file(self, own: Grid, path: Path) -> Path | None:
         """Return the transform that brings a mask on the grid `own` to T1w, None for none."""
         space = self.inputs.reference_space
         _, flair = nifti.load(Path(self.inputs.native_flair_file))
         _, t1w = nifti.load(Path(self.inputs.native_t1w_file))
-        if space == "FLAIR" or own.same_as(flair):
+        if space == "FLAIR" or own.same_voxels(flair):
             return Path(self.inputs.transform_file)
-        if space in ("", "T1w", "orig") or own.same_as(t1w):
+        if space in ("", "T1w", "orig") or own.same_voxels(t1w):
             return None
         message = (
             f"{self.inputs.visit}: {path.name} is in space {space}, and on the grid of neither "

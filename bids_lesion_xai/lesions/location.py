@@ -15,6 +15,13 @@ LATERAL_VENTRICLES = (4, 5, 43, 44, 31, 63)
 CEREBRAL_CORTEX = (3, 42)
 CEREBRAL_WHITE_MATTER = (2, 41, 251, 252, 253, 254, 255)
 INFRATENTORIAL = (7, 8, 15, 16, 46, 47)
+# What every map of a brain has; maps of other numbers lack some of it.
+REQUIRED = {
+    "left cerebral white matter": (2,),
+    "right cerebral white matter": (41,),
+    "the left lateral ventricle": (4,),
+    "the right lateral ventricle": (43,),
+}
 # Parcels of the cortex, of both atlases.
 _CORTICAL_PARCELS = ((1000, 3000), (11100, 13000))
 # Lesions abut what lies within this distance: the next voxel, and one more for what the tissue

@@ -18,6 +18,8 @@ _COLOURS = (page.PLAIN_COLOUR, "#b5577f", "#7c8f2c")
 _LINES = ("-", "--", ":")
 _FILLS = {"zero": "zeros", "normal": "normal tissue", "inpaint": "continued tissue"}
 _BOTH = "both"
+# About that of lesions, in standard deviations of the brain.
+_LESION_CONTRAST = 1.0
 _LESION = ["participant_id", "session_id", "index"]
 
 
@@ -81,12 +83,12 @@ def _draw_contrasts(table: pd.DataFrame) -> str:
 
 
 def _draw_synthetic_margins(table: pd.DataFrame) -> str:
-    strongest = table[(table["contrast"] == table["contrast"].max()) & (table["channel"] == _BOTH)]
-    margins = sorted(strongest["margin_mm"].unique())
+    shown = table[(table["contrast"] == _LESION_CONTRAST) & (table["channel"] == _BOTH)]
+    margins = sorted(shown["margin_mm"].unique())
     with page.chart(*_CHART_SIZE) as (figure, axes):
-        diameters = sorted(strongest["diameter_mm"].unique())
+        diameters = sorted(shown["diameter_mm"].unique())
         for diameter, colour in zip(diameters, _COLOURS, strict=False):
-            own = strongest[strongest["diameter_mm"] == diameter]
+            own = shown[shown["diameter_mm"] == diameter]
             means = people_means(own, ["margin_mm"], "mean_probability").reindex(margins)
             label = f"{page.number_text(diameter)} mm"
             axes.plot(range(len(margins)), means, "o-", color=colour, label=label)
@@ -177,7 +179,7 @@ _CHARTS: dict[str, tuple[_Chart, ...]] = {
         ),
         (
             "What does a synthetic lesion need around it?",
-            "The spheres with the strongest contrast in both images, by the visible margin.",
+            "The spheres with a contrast of 1 SD in both images, by the visible margin.",
             _draw_synthetic_margins,
         ),
     ),

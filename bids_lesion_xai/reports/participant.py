@@ -16,7 +16,12 @@ from bids_lesion_xai.bids.sidecar import read_description
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import CHANNELS, OUTCOMES
-from bids_lesion_xai.group.collect import visit_experiments, visit_lesions, visit_summary
+from bids_lesion_xai.group.collect import (
+    is_compared,
+    visit_experiments,
+    visit_lesions,
+    visit_summary,
+)
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.reports import page
 from bids_lesion_xai.reports.experiments import draw_experiments
@@ -63,6 +68,7 @@ def write_report(store: Store, visit: Visit) -> Path:
         "visit": visit,
         "dataset": read_description(store.root).get("Name", ""),
         "summary": visit_summary(store, visit, regions),
+        "compared": is_compared(store, visit),
         "outcomes": outcome_rows(regions),
         "experiments": draw_experiments(visit_experiments(store, visit, regions)),
         "segmentation": store.facts("lesion_labels", visit),
@@ -92,7 +98,7 @@ def load_scan(store: Store, visit: Visit) -> Scan:
     brain, _ = nifti.load(store.path("brain_mask", visit), np.bool_)
     labels, grid = nifti.load(store.path("lesion_labels", visit), np.int32)
     n_predicted = int(labels.max(initial=0))
-    if store.path("region_table", visit).is_file():
+    if is_compared(store, visit):
         labels, _ = nifti.load(store.path("region_labels", visit), np.int32)
         regions = visit_lesions(store, visit)
         labels[np.isin(labels, regions.loc[regions["outcome"] == "TN", "index"])] = 0

@@ -262,3 +262,10 @@ def test_regions_stand_in_the_table_and_only_lesions_in_the_summary(tmp_path: Pa
     expected = summarise_lesions(before[:2], {"flair_share": "flair_share"})
     assert {key: row[key] for key in expected} == expected
     assert np.isnan(without["n_missed"])
+
+
+def test_nothing_found_and_nothing_to_find_is_known_to_be_right(tmp_path: Path) -> None:
+    store = publish_outputs(tmp_path / "out", [WITHOUT_LESION])
+    compare_with_reference(store, WITHOUT_LESION, [])
+    (row,) = collect(store).participants.to_dict("records")
+    assert [row[key] for key in ("n_true_positive", "n_false_positive", "n_missed")] == [0, 0, 0]

@@ -160,17 +160,86 @@ def test_a_mask_in_a_foreign_space_or_place_is_refused(tmp_path: Path) -> None:
         run(tmp_path, reference_file=elsewhere, reference_space="MNI152")
 
 
+def tissues() -> NDArray[np.int16]:
+    """Return white matter of both sides with their ventricles, one beside the second lesion."""
+    right = np.indices(SHAPE)[0] >= SHAPE[0] // 2
+    values = np.where(scan().brain, np.where(right, 41, 2), 0).astype(np.int16)
+    values[28:30, 24, 14:16] = 43
+    values[20, 30, 30] = 4
+    return values
+
+
+def stored_flipped(path: Path, values: NDArray[Any], grid: Grid = GRID) -> str:
+    """Store an image with its first axis reversed; every voxel stays where it is in space."""
+    flipped = grid.affine @ np.diag([-1.0, 1, 1, 1])
+    flipped[:3, 3] = grid.to_world_mm(np.array([grid.shape[0] - 1, 0, 0]))
+    return str(nifti.save(path, values[::-1], Grid(grid.shape, flipped)))
+
+
 def test_a_tissue_map_of_another_grid_tells_where_lesions_lie(tmp_path: Path) -> None:
-    tissues = np.where(scan().brain, 2, 0).astype(np.int16)
-    tissues[28:30, 24, 14:16] = 4
-    flipped = GRID.affine @ np.diag([-1.0, 1, 1, 1])
-    flipped[:3, 3] = GRID.to_world_mm(np.array([SHAPE[0] - 1, 0, 0]))
-    path = nifti.save(tmp_path / "aseg.nii.gz", tissues[::-1], Grid(SHAPE, flipped))
-    rows = raw_rows(Path(run(tmp_path, tissue_file=str(path)).table_file))
+    # Stored as floats that are a little off.
+    path = stored_flipped(tmp_path / "aseg.nii.gz", tissues().astype(np.float32) - 0.01)
+    rows = raw_rows(Path(run(tmp_path, tissue_file=path).table_file))
     assert [row["location"] for row in rows] == ["deep", "periventricular"]
     assert float(rows[1]["ventricle_distance_mm"]) == 1
 
 
 def test_a_tissue_map_of_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"sub-01: mask.nii.gz covers 0 % of the brain"):
-        run(tmp_path, tissue_file=mask_file(tmp_path))
+    three = nifti.save(tmp_path / "three.nii.gz", 3 * scan().brain.astype(np.uint8), GRID)
+    with pytest.raises(DataError, match=r"sub-01: three.nii.gz has none of FreeSurfer's numbers"):
+        run(tmp_path, tissue_file=str(three))
+    far = GRID.affine.copy()
+    far[:3, 3] += GRID.directions @ [0, 28, 0]
+    away = nifti.save(tmp_path / "away.nii.gz", tissues(), Grid(SHAPE, far))
+    with pytest.raises(DataError, match=r"sub-01: away.nii.gz covers \d+ % of the brain"):
+        run(tmp_path, tissue_file=str(away))
+
+
+def test_a_mask_on_the_flipped_grid_of_flair_goes_through_the_registration(
+    tmp_path: Path,
+) -> None:
+    shift_mm = np.array([3.0, -2.0, 4.0])
+    transform = tmp_path / "shift.txt"
+    write_start(transform, np.zeros(3), shift_mm)
+    moved = GRID.affine.copy()
+    moved[:3, 3] += shift_mm
+    flair = Grid(SHAPE, moved)
+    native = nifti.save(tmp_path / "flair.nii.gz", np.zeros(SHAPE), flair)
+    mask = stored_flipped(tmp_path / "mask.nii.gz", reference().astype(np.uint8), flair)
+    outputs = run(
+        tmp_path,
+        reference_file=mask,
+        transform_file=str(transform),
+        native_flair_file=str(native),
+    )
+    regions, _ = nifti.load(Path(outputs.region_labels_file), np.int32)
+    np.testing.assert_array_equal(regions == 3, reference() & (np.indices(SHAPE)[0] >= 20))
+
+
+@pytest.mark.parametrize("scale", [255.0, 0.3, "shares"])
+def test_masks_of_two_values_or_of_shares_are_masks(tmp_path: Path, scale: Any) -> None:
+    values = reference() * (0.9 if scale == "shares" else scale)
+    if scale == "shares":
+        values[40, 1:9, 1] = np.linspace(0.1, 0.4, 8)
+    outputs = run(tmp_path, reference_file=float_mask(tmp_path, values))
+    outcomes = [row["outcome"] for row in raw_rows(Path(outputs.region_table_file))]
+    assert outcomes[:3] == ["TP", "FP", "FN"]
+
+
+def float_mask(folder: Path, values: NDArray[Any]) -> str:
+    return str(nifti.save(folder / "mask.nii.gz", values.astype(np.float32), GRID))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        1.0 + reference(),
+        np.ones(SHAPE),
+        np.arange(np.prod(SHAPE)).reshape(SHAPE),
+        -1.0 * reference(),
+    ],
+    ids=["1 and 2", "1 alone", "labels", "negative"],
+)
+def test_what_is_no_mask_is_refused(tmp_path: Path, values: NDArray[Any]) -> None:
+    with pytest.raises(DataError, match=r"sub-01: mask.nii.gz has \d+ different values from"):
+        run(tmp_path, reference_file=float_mask(tmp_path, values))

@@ -30,7 +30,7 @@ from bids_lesion_xai.explain.problem import Lesion
 # 10.1016/S1474-4422(17)30470-2), up.
 DIAMETERS_MM = (3.0, 5.0, 8.0)
 CONTRASTS = (0.0, 0.5, 1.0, 2.0, 3.0)
-MARGINS_MM = (4.0, 8.0, inf)
+MARGINS_MM = (0.0, 1.0, 2.0, 4.0, 8.0, inf)
 # What a unit of contrast adds to each channel.
 _SIGNS = {"flair": (1, 0), "t1w": (0, -1), "both": (1, -1)}
 # Points along each axis of a voxel that tell how much of it lies in a sphere.
@@ -44,7 +44,7 @@ def run(
     contrasts: Sequence[float] = CONTRASTS,
     margins_mm: Sequence[float] = MARGINS_MM,
     n_positions: int = 8,
-    surroundings_mm: float = 4.0,
+    surroundings_mm: float = 2.0,
 ) -> Iterator[Finding]:
     """Yield, for each position and diameter, the response to synthetic lesions.
 

@@ -11,7 +11,7 @@ import pytest
 
 from bids_lesion_xai.flag.compare import compare, judge, people_rows, score_rows
 from bids_lesion_xai.flag.results import Evaluation, evaluate
-from tests.flag.test_train import cohort
+from tests.flag.test_flag_train import cohort
 
 
 def evaluation(**simulated: Any) -> Evaluation:
