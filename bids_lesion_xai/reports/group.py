@@ -142,7 +142,8 @@ def _answer(question: str, rows: pd.DataFrame) -> dict[str, Any]:
     n_lines = known["contrast"].nunique()
     return {
         "question": question,
-        "statements": rows["statement"].tolist(),
+        "statements": known["statement"].tolist(),
+        "untold": rows.loc[rows["low"].isna(), "statement"].tolist(),
         "chart": draw_forest(known) if n_lines else "",
         "height": round(100 * (_FOREST_FRAME + _FOREST_LINE * n_lines)),
     }
