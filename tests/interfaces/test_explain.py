@@ -394,7 +394,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_the_log_tells_how_far_it_is_and_the_time_left(clock: Clock) -> None:
-    log = ProgressLog("sub-01_ses-2")
+    log = ProgressLog("sub-01_ses-2", "explained")
     clock.now += 90
     log.tell(Progress(lesion=3, n_done=2, n_lesions=8, sample=30, n_samples=50, share=0.25))
     assert clock.told == [
@@ -413,7 +413,7 @@ def test_the_log_tells_how_far_it_is_and_the_time_left(clock: Clock) -> None:
 
 
 def test_the_log_tells_something_every_ten_seconds_at_most(clock: Clock) -> None:
-    log = ProgressLog("sub-01")
+    log = ProgressLog("sub-01", "explained")
     times = []
     for count in range(1, 101):
         clock.now += 0.75
