@@ -69,7 +69,7 @@ def voxels(store: Store, visit: Visit) -> dict[str, np.ndarray]:
     images = [
         key
         for key, row in DERIVATIVES.items()
-        if row.level is Level.VISIT and row.extension == ".nii.gz"
+        if row.level is Level.VISIT and row.extension == ".nii.gz" and not row.optional
     ]
     return {key: nifti.load(store.path(key, visit))[0] for key in images}
 
