@@ -30,6 +30,8 @@ OUTCOMES = {
     "FN": "lesion of the reference mask that shares no voxel with a predicted lesion",
     "TN": "control region in normal-appearing white matter, of the shape of one of the others",
 }
+# What an experiment fills the brain with beyond a visible margin, in short.
+FILLS = {"zero": "zeros", "normal": "normal tissue", "inpaint": "continued tissue"}
 # Where a lesion lies, as in the diagnostic criteria (Thompson et al., Lancet Neurology 2018, doi
 # 10.1016/S1474-4422(17)30470-2), by the distances of `bids_lesion_xai.lesions.location`.
 LOCATIONS = {

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
-from bids_lesion_xai.conventions import CHANNELS, SHELLS_MM
+from bids_lesion_xai.conventions import CHANNELS, FILLS, SHELLS_MM
 from bids_lesion_xai.group.models import (
     Estimate,
     contrast_of_outcomes,
@@ -41,11 +41,6 @@ _OUTCOME_NAMES = {
     "FP": "false detections (FP)",
     "FN": "missed lesions (FN)",
     "TN": "control regions (TN)",
-}
-_FILLS = {
-    "zero": "set to 0",
-    "normal": "replaced by normal tissue",
-    "inpaint": "inpainted",
 }
 COLUMNS = (
     *("question", "contrast", "measure", "units", "estimate", "low", "high"),
@@ -245,11 +240,11 @@ def _claims_of_context(lesions: pd.DataFrame) -> Iterator[Claim]:
             column = f"{channel}_distance_{percent}_mm"
             subject = f"{percent} % of the absolute saliency of {name} lie within"
             yield from _extent(lesions, column, f"{percent} % of saliency", subject)
-    for fill, text in _FILLS.items():
+    for fill, text in FILLS.items():
         for percent in (50, 95):
             column = f"settled_{percent}_{fill}_mm"
             subject = (
-                f"with all else {text}, a lesion keeps {percent} % of its probability from this "
+                f"with {text} beyond it, a lesion keeps {percent} % of its probability from this "
                 "margin of visible tissue on:"
             )
             yield from _extent(lesions, column, f"{percent} % of probability, {fill}", subject)

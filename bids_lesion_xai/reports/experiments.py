@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from bids_lesion_xai.conventions import CHANNELS, EXPERIMENTS
+from bids_lesion_xai.conventions import CHANNELS, EXPERIMENTS, FILLS
 from bids_lesion_xai.reports import page
 
 _CHART_SIZE = (5.2, 3.2)
 _COLOURS = (page.PLAIN_COLOUR, "#b5577f", "#7c8f2c")
 _LINES = ("-", "--", ":")
-_FILLS = {"zero": "zeros", "normal": "normal tissue", "inpaint": "continued tissue"}
 _BOTH = "both"
 # About that of lesions, in standard deviations of the brain.
 _LESION_CONTRAST = 1.0
@@ -53,7 +52,7 @@ def people_means(table: pd.DataFrame, keys: list[str], column: str) -> pd.Series
 
 def _draw_margins(table: pd.DataFrame) -> str:
     with page.chart(*_CHART_SIZE) as (figure, axes):
-        for (fill, label), colour in zip(_FILLS.items(), _COLOURS, strict=True):
+        for (fill, label), colour in zip(FILLS.items(), _COLOURS, strict=True):
             own = table[table["fill"] == fill]
             for column, line in (("mean_probability", "-"), ("detected", "--")):
                 means = people_means(own, ["margin_mm"], column)

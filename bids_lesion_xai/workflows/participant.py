@@ -77,25 +77,7 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
         n_procs=config.omp_n_threads,
         mem_gb=3,
     )
-    describe = Node(
-        Describe(
-            native_flair_file=str(inputs.flair),
-            native_t1w_file=str(inputs.t1w),
-            visit=inputs.visit.name,
-            seed=config.random_seed,
-            threshold=threshold,
-            min_volume_mm3=config.min_lesion_volume_mm3,
-            columns=list(DERIVATIVES["lesion_table"].columns),
-            needs_normal=bool(config.experiments),
-        ),
-        name="describe",
-        mem_gb=2,
-    )
-    if inputs.reference:
-        describe.inputs.reference_file = str(inputs.reference.path)
-        describe.inputs.reference_space = inputs.reference.space
-    if inputs.tissues:
-        describe.inputs.tissue_file = str(inputs.tissues.path)
+    describe = _describe_node(inputs, config, threshold)
     explanation = {
         "visit": inputs.visit.name,
         "method": config.method,
@@ -209,6 +191,29 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
             ]
         )
     return workflow
+
+
+def _describe_node(inputs: VisitInputs, config: RunConfig, threshold: float) -> Node:
+    describe = Node(
+        Describe(
+            native_flair_file=str(inputs.flair),
+            native_t1w_file=str(inputs.t1w),
+            visit=inputs.visit.name,
+            seed=config.random_seed,
+            threshold=threshold,
+            min_volume_mm3=config.min_lesion_volume_mm3,
+            columns=list(DERIVATIVES["lesion_table"].columns),
+            needs_normal=bool(config.experiments),
+        ),
+        name="describe",
+        mem_gb=2,
+    )
+    if inputs.reference:
+        describe.inputs.reference_file = str(inputs.reference.path)
+        describe.inputs.reference_space = inputs.reference.space
+    if inputs.tissues:
+        describe.inputs.tissue_file = str(inputs.tissues.path)
+    return describe
 
 
 def _experiment_node(config: RunConfig, threshold: float, explanation: dict[str, Any]) -> Node:

@@ -89,6 +89,18 @@ def mask_file(folder: Path, grid: Grid = GRID, values: NDArray[Any] | None = Non
     return str(nifti.save(folder / "mask.nii.gz", mask.astype(np.uint8), grid))
 
 
+def moved_flair(folder: Path) -> tuple[Grid, dict[str, str]]:
+    """Return the grid of a FLAIR that the head has moved in, and its files for `run`."""
+    shift_mm = np.array([3.0, -2.0, 4.0])
+    transform = folder / "shift.txt"
+    write_start(transform, np.zeros(3), shift_mm)
+    moved = GRID.affine.copy()
+    moved[:3, 3] += shift_mm
+    flair = Grid(SHAPE, moved)
+    native = nifti.save(folder / "flair.nii.gz", np.zeros(SHAPE), flair)
+    return flair, {"transform_file": str(transform), "native_flair_file": str(native)}
+
+
 def test_without_a_reference_the_lesions_are_described_and_explained(tmp_path: Path) -> None:
     outputs = run(tmp_path)
     rows = raw_rows(Path(outputs.table_file))
@@ -124,19 +136,12 @@ def test_a_reference_tells_right_from_wrong_and_adds_missed_and_control_regions(
 def test_a_mask_on_the_grid_of_flair_goes_through_the_registration(
     tmp_path: Path, space: str
 ) -> None:
-    shift_mm = np.array([3.0, -2.0, 4.0])
-    transform = tmp_path / "shift.txt"
-    write_start(transform, np.zeros(3), shift_mm)
-    moved = GRID.affine.copy()
-    moved[:3, 3] += shift_mm
-    flair = Grid(SHAPE, moved)
-    native = nifti.save(tmp_path / "flair.nii.gz", np.zeros(SHAPE), flair)
+    flair, files = moved_flair(tmp_path)
     outputs = run(
         tmp_path,
         reference_file=mask_file(tmp_path, flair),
         reference_space=space,
-        transform_file=str(transform),
-        native_flair_file=str(native),
+        **files,
     )
     rows = raw_rows(Path(outputs.region_table_file))
     assert [row["outcome"] for row in rows][:3] == ["TP", "FP", "FN"]
@@ -198,19 +203,12 @@ def test_a_tissue_map_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_a_mask_on_the_flipped_grid_of_flair_goes_through_the_registration(
     tmp_path: Path,
 ) -> None:
-    shift_mm = np.array([3.0, -2.0, 4.0])
-    transform = tmp_path / "shift.txt"
-    write_start(transform, np.zeros(3), shift_mm)
-    moved = GRID.affine.copy()
-    moved[:3, 3] += shift_mm
-    flair = Grid(SHAPE, moved)
-    native = nifti.save(tmp_path / "flair.nii.gz", np.zeros(SHAPE), flair)
+    flair, files = moved_flair(tmp_path)
     mask = stored_flipped(tmp_path / "mask.nii.gz", reference().astype(np.uint8), flair)
     outputs = run(
         tmp_path,
         reference_file=mask,
-        transform_file=str(transform),
-        native_flair_file=str(native),
+        **files,
     )
     regions, _ = nifti.load(Path(outputs.region_labels_file), np.int32)
     np.testing.assert_array_equal(regions == 3, reference() & (np.indices(SHAPE)[0] >= 20))

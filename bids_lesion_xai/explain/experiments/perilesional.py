@@ -14,9 +14,10 @@ from functools import partial
 from itertools import takewhile
 from typing import Any
 
+from bids_lesion_xai.conventions import FILLS
 from bids_lesion_xai.explain.experiments.scorer import MakeImage, Response
 from bids_lesion_xai.explain.experiments.study import Finding, Study, Tell
-from bids_lesion_xai.explain.experiments.surroundings import FILLS, Surroundings
+from bids_lesion_xai.explain.experiments.surroundings import Surroundings
 from bids_lesion_xai.explain.problem import Lesion
 
 # Beyond the receptive field of the published U-Net, 46 voxels, nothing changes.
@@ -26,7 +27,7 @@ _PERCENTAGES = (50, 95)
 
 
 def run(
-    study: Study, *, margins_mm: Sequence[float] = MARGINS_MM, fills: Sequence[str] = FILLS
+    study: Study, *, margins_mm: Sequence[float] = MARGINS_MM, fills: Sequence[str] = tuple(FILLS)
 ) -> Iterator[Finding]:
     """Yield, for each lesion, its response as a function of the visible margin.
 

@@ -76,7 +76,7 @@ class Surroundings:
         ----------
         margin_mm : float
         fill : {"zero", "normal", "inpaint"}
-            See `FILLS`.
+            Of `bids_lesion_xai.conventions.FILLS`.
         """
         shown = self._scan.image_in(self.support)
         return torch.where(self.hidden(margin_mm), FILL_FUNCTIONS[fill](self, margin_mm), shown)
@@ -123,7 +123,6 @@ FILL_FUNCTIONS: dict[str, Callable[[Surroundings, float], torch.Tensor]] = {
     "normal": Surroundings.normal,
     "inpaint": Surroundings.inpaint,
 }
-FILLS = tuple(FILL_FUNCTIONS)
 
 
 def _smooth(maps: torch.Tensor, sigma: float) -> torch.Tensor:
