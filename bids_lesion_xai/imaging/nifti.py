@@ -3,24 +3,32 @@
 
 from __future__ import annotations
 
+import os
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel as nb
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError, ImageDataError
 from numpy.typing import NDArray
 
 from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.imaging.grid import Grid
+from bids_lesion_xai.imaging.header import place_voxels
 
 # What nibabel raises for a file that is cut short, altered, or no image at all.
 _UNREADABLE = (
     *(EOFError, HeaderDataError, ImageDataError, ImageFileError),
     *(MemoryError, OSError, OverflowError, TypeError, ValueError, zlib.error),
 )
+# A header that states more is damaged, or of a scan that fills the memory.
+_MOST_VOXELS = 5e8
+# Squares and sums over an image of such values still fit into float32.
+_LARGEST = 1e15
 
 
 def load(path: Path, dtype: type[np.generic] = np.float32) -> tuple[NDArray[Any], Grid]:
@@ -29,7 +37,7 @@ def load(path: Path, dtype: type[np.generic] = np.float32) -> tuple[NDArray[Any]
     Parameters
     ----------
     path : Path
-        A NIfTI file. A fourth axis of length one is dropped.
+        A NIfTI file. Axes of length one after the third are dropped.
     dtype : numpy type
         Type of the returned values; NIfTI scaling is applied.
 
@@ -37,37 +45,110 @@ def load(path: Path, dtype: type[np.generic] = np.float32) -> tuple[NDArray[Any]
     -------
     values : array of `dtype`, shape (X, Y, Z)
     grid : Grid
+        In mm, whatever the unit of the file.
 
     Raises
     ------
     DataError
-        The file is not a readable 3D NIfTI image with finite real values.
+        The file is not a readable 3D NIfTI image with finite real values and a place in space.
     """
+    scan = load_with_notes(path, dtype)
+    return scan.values, scan.grid
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image, and the contradictions of its header.
+
+    Parameters
+    ----------
+    values : array, shape (X, Y, Z)
+    grid : Grid
+    notes : tuple of str
+        See `bids_lesion_xai.imaging.header.Placed`.
+    """
+
+    values: NDArray[Any]
+    grid: Grid
+    notes: tuple[str, ...]
+
+
+def load_with_notes(path: Path, dtype: type[np.generic] = np.float32) -> Loaded:
+    """Read a 3D image as `load` does, and tell what is odd about its header."""
+    image, shape = _open(path)
     try:
-        image = nb.load(path)
-        values = np.asarray(image.dataobj)
-    except _UNREADABLE as error:
-        message = (
-            f"{path.name} cannot be read as a NIfTI image ({error}). Check that the file is "
-            "complete, e.g. download it again."
-        )
+        placed = place_voxels(_header_as_it_is(image, path), shape)
+    except DataError as error:
+        message = f"{path.name} {error}"
         raise DataError(message) from error
-    if values.ndim == 4 and values.shape[3] == 1:
-        values = values[..., 0]
-    if values.ndim != 3:
-        message = f"{path.name} has shape {values.shape}; one 3D volume is expected."
-        raise DataError(message)
-    if values.dtype.kind not in "biuf":
-        message = f"{path.name} has voxels of type {values.dtype}; real numbers are expected."
-        raise DataError(message)
+    try:
+        values = np.asarray(image.dataobj).reshape(shape)
+    except _UNREADABLE as error:
+        raise DataError(_unreadable(path, error)) from error
     if not np.isfinite(values).all():
         count = int((~np.isfinite(values)).sum())
         message = (
-            f"{path.name} has {count} voxels that are NaN or infinite; finite values expected."
+            f"{path.name} has {count} voxels that are NaN or infinite; finite values expected. "
+            "Set them to a number, such as 0 outside the head."
         )
         raise DataError(message)
-    x, y, z = values.shape
-    return values.astype(dtype), Grid((x, y, z), np.asarray(image.affine, np.float64))
+    if values.dtype.kind == "f" and np.abs(values).max(initial=0) > _LARGEST:
+        message = f"{path.name} has values beyond {_LARGEST:g}; those of a scanner are smaller."
+        raise DataError(message)
+    return Loaded(values.astype(dtype), Grid(shape, placed.affine), placed.notes)
+
+
+def _open(path: Path) -> tuple[nb.Nifti1Pair, tuple[int, int, int]]:
+    """Open an image without reading its voxels; return it with its shape."""
+    try:
+        image = nb.load(path)
+        shape, dtype = tuple(map(int, image.shape)), image.get_data_dtype()
+    except _UNREADABLE as error:
+        raise DataError(_unreadable(path, error)) from error
+    if not isinstance(image, nb.Nifti1Pair):
+        message = (
+            f"{path.name} is an image of type {type(image).__name__}, which does not tell left "
+            "from right as NIfTI does. Convert it again from DICOM."
+        )
+        raise DataError(message)
+    if len(shape) < 3 or max(shape[3:], default=1) != 1:
+        message = (
+            f"{path.name} has shape {shape}; one 3D volume is expected. Take one volume out of "
+            "it, or leave the image out."
+        )
+        raise DataError(message)
+    if dtype.kind not in "biuf":
+        message = f"{path.name} has voxels of type {dtype}; real numbers are expected."
+        raise DataError(message)
+    if min(shape) < 1 or np.prod(shape, dtype=float) > _MOST_VOXELS:
+        message = (
+            f"{path.name} has shape {shape} by its header; 1 to {_MOST_VOXELS:g} voxels are "
+            "expected. Check that the file is complete and of the head alone."
+        )
+        raise DataError(message)
+    x, y, z = shape[:3]
+    return image, (x, y, z)
+
+
+def _header_as_it_is(image: nb.Nifti1Pair, path: Path) -> nb.Nifti1Header:
+    """Read the header again, without the silent repairs of nibabel."""
+    with ImageOpener(path) as file:
+        return image.header_class.from_fileobj(file, check=False)
+
+
+def _unreadable(path: Path, error: BaseException) -> str:
+    """Return why a file cannot be read, and what to do."""
+    if path.is_dir():
+        return f"{path.name} is a folder; a file is expected."
+    if isinstance(error, PermissionError) or (path.exists() and not os.access(path, os.R_OK)):
+        return f"{path.name} may not be read by this user. Change its rights."
+    if not path.exists():
+        return f"{path.name} is not here. Get it, e.g. with datalad get."
+    reason = f"{error}" or "it states more voxels than memory holds"
+    return (
+        f"{path.name} cannot be read as a NIfTI image ({reason}). Check that the file is "
+        "complete, e.g. download it again."
+    )
 
 
 def voxel_volume_mm3(path: Path) -> float:

@@ -124,9 +124,10 @@ class Describe(SimpleInterface):
         if not isdefined(self.inputs.tissue_file):
             return None
         path = Path(self.inputs.tissue_file)
-        nifti.load(path)
-        resampled = resample_from_to(nb.load(path), (grid.shape, grid.affine), order=0)
-        tissues = np.rint(np.asarray(resampled.dataobj)).reshape(grid.shape).astype(np.int32)
+        values, own = nifti.load(path)
+        image = nb.Nifti1Image(values, own.affine)
+        resampled = resample_from_to(image, (grid.shape, grid.affine), order=0)
+        tissues = np.rint(np.asarray(resampled.dataobj)).astype(np.int32)
         covered = float((tissues[brain] != 0).mean())
         if covered < _LEAST_COVERAGE:
             message = (

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,14 @@ AFFINE = np.array([[0.0, -2.0, 0, 9], [1.5, 0, 0, -4], [0, 0, 3, 2], [0, 0, 0, 1
 
 def image_of(values: np.ndarray) -> bytes:
     return gzip.compress(nb.Nifti1Image(values, AFFINE).to_bytes())
+
+
+def patched(offset: int, values: np.ndarray) -> bytes:
+    """Return an image with other bytes from `offset` on."""
+    raw = bytearray(nb.Nifti1Image(VALUES, AFFINE).to_bytes())
+    content = np.asarray(values).tobytes()
+    raw[offset : offset + len(content)] = content
+    return gzip.compress(bytes(raw))
 
 
 def flip_bytes(content: bytes) -> bytes:
@@ -63,16 +73,78 @@ def test_a_fourth_axis_of_length_one_is_dropped(tmp_path: Path) -> None:
         (lambda: image_of(np.where(VALUES > 1, np.nan, VALUES)), "NaN"),
         (lambda: image_of(VALUES.astype(np.complex64)), "real numbers"),
         (lambda: image_of(np.zeros((6, 5, 4), [(c, "u1") for c in "RGB"])), "real numbers"),
+        (lambda: image_of(np.where(VALUES > 1, np.inf, VALUES)), "infinite"),
+        (lambda: image_of(VALUES * np.float32(1e30)), "values beyond 1e+15"),
+        (lambda: image_of(VALUES[..., 0]), "one 3D volume"),
+        (lambda: patched(42, np.int16(0)), "1 to 5e+08 voxels"),
+        (lambda: patched(42, np.int16([32767] * 3)), "1 to 5e+08 voxels"),
+        (lambda: patched(42, np.int16(-6)), "1 to 5e+08 voxels"),
+        (lambda: patched(344, np.frombuffer(b"abcd", "u1")), "cannot be read"),
+        (lambda: patched(70, np.int16(99)), "cannot be read"),
+        (lambda: patched(40, np.int16(200)), "cannot be read"),
+        (lambda: patched(108, np.float32(100)), "cannot be read"),
+        (lambda: patched(112, np.float32([1, np.nan])), "cannot be read"),
+        (lambda: patched(344, np.zeros(4, np.uint8)), "cannot be read"),
     ],
-    ids=["empty", "text", "cut", "altered", "short", "4D", "NaN", "complex", "colour"],
+    ids=[
+        *("empty", "text", "cut", "altered", "short", "4D", "NaN", "complex", "colour"),
+        *("infinite", "huge values", "one slice of 2D", "no voxels", "many voxels", "negative"),
+        *("magic", "type", "dimensions", "place of the data", "intercept", "Analyze"),
+    ],
 )
 def test_what_is_no_image_is_refused_by_name(
     tmp_path: Path, content: Callable[[], bytes], words: str
 ) -> None:
     path = tmp_path / "sub-01_FLAIR.nii.gz"
     path.write_bytes(content())
-    with pytest.raises(DataError, match=rf"sub-01_FLAIR\.nii\.gz .*{words}"):
+    with pytest.raises(DataError, match=rf"^sub-01_FLAIR\.nii\.gz .*{re.escape(words)}"):
         nifti.load(path)
+
+
+def test_other_formats_of_files_are_told_from_nifti(tmp_path: Path) -> None:
+    nb.save(nb.Spm99AnalyzeImage(VALUES, AFFINE), tmp_path / "image.img")
+    with pytest.raises(DataError, match=r"image.hdr is an image of type .*left from right"):
+        nifti.load(tmp_path / "image.hdr")
+
+
+def test_a_folder_a_missing_file_and_one_without_rights_are_named(tmp_path: Path) -> None:
+    (tmp_path / "folder.nii.gz").mkdir()
+    with pytest.raises(DataError, match=r"folder\.nii\.gz is a folder"):
+        nifti.load(tmp_path / "folder.nii.gz")
+    (tmp_path / "link.nii.gz").symlink_to(tmp_path / "annex")
+    with pytest.raises(DataError, match=r"link\.nii\.gz is not here"):
+        nifti.load(tmp_path / "link.nii.gz")
+    path = tmp_path / "secret.nii.gz"
+    path.write_bytes(image_of(VALUES))
+    path.chmod(0)
+    if not os.access(path, os.R_OK):
+        with pytest.raises(DataError, match=r"secret\.nii\.gz may not be read by this user"):
+            nifti.load(path)
+
+
+@pytest.mark.parametrize(
+    "kind", ["fifth axis", "NIfTI-2", "big endian", "pair", "double", "plain"]
+)
+def test_the_same_voxels_in_another_wrapping_are_the_same_image(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "image.nii.gz"
+    if kind == "fifth axis":
+        nb.save(nb.Nifti1Image(VALUES[..., None, None], AFFINE), path)
+    elif kind == "NIfTI-2":
+        nb.save(nb.Nifti2Image(VALUES, AFFINE), path)
+    elif kind == "big endian":
+        nb.save(nb.Nifti1Image(VALUES, AFFINE, nb.Nifti1Header(endianness=">")), path)
+        assert nb.load(path).header.endianness == ">"
+    elif kind == "pair":
+        nb.save(nb.Nifti1Pair(VALUES, AFFINE), tmp_path / "image.img")
+        path = tmp_path / "image.hdr"
+    elif kind == "double":
+        nb.save(nb.Nifti1Image(VALUES.astype(np.float64), AFFINE), path)
+    else:
+        path = path.with_suffix("")
+        nb.save(nb.Nifti1Image(VALUES, AFFINE), path)
+    values, grid = nifti.load(path)
+    np.testing.assert_array_equal(values, VALUES)
+    assert grid.same_as(Grid((6, 5, 4), AFFINE))
 
 
 def test_the_volume_of_a_voxel_comes_from_the_header(tmp_path: Path) -> None:
