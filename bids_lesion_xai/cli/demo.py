@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bids_lesion_xai.cli.parser import whole
+from bids_lesion_xai.cli.arguments import whole
 from bids_lesion_xai.errors import LesionXaiError
 
 

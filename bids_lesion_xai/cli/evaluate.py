@@ -7,8 +7,8 @@ import argparse
 import logging
 from pathlib import Path
 
+from bids_lesion_xai.cli.arguments import Formatter, device, fraction, not_negative
 from bids_lesion_xai.cli.labelled import add_datasets, require_datasets, run_command
-from bids_lesion_xai.cli.parser import Formatter, device, fraction, not_negative
 from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3, TTA
 from bids_lesion_xai.errors import NotFoundError
 

@@ -7,8 +7,8 @@ import argparse
 import logging
 from pathlib import Path
 
+from bids_lesion_xai.cli.arguments import Formatter, whole
 from bids_lesion_xai.cli.labelled import run_command
-from bids_lesion_xai.cli.parser import Formatter, whole
 from bids_lesion_xai.errors import UsageError
 
 log = logging.getLogger(__name__)

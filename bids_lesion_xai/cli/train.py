@@ -10,8 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_lesion_xai.cli.labelled import add_datasets, require_datasets, run_command
-from bids_lesion_xai.cli.parser import (
+from bids_lesion_xai.cli.arguments import (
     Formatter,
     above_zero,
     device,
@@ -19,6 +18,7 @@ from bids_lesion_xai.cli.parser import (
     positive,
     whole,
 )
+from bids_lesion_xai.cli.labelled import add_datasets, require_datasets, run_command
 from bids_lesion_xai.errors import NotFoundError, UsageError
 from bids_lesion_xai.training.options import LOSS_NAMES, NETWORKS, TrainingOptions
 

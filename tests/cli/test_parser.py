@@ -145,12 +145,52 @@ def test_labels_lose_their_prefix_and_are_taken_once() -> None:
 @pytest.mark.parametrize(
     ("spellings", "value", "field", "expected"),
     [
-        (["--participant-label", "--participant_label"], ["sub-7"], "participants", ("7",)),
-        (["--session-label", "--session_label"], ["7"], "sessions", ("7",)),
-        (["--skip-bids-validation", "--skip_bids_validation"], [], "validate", False),
+        (
+            [f"--participant{dash}label{s}" for dash in "-_" for s in ("", "s")],
+            ["sub-7"],
+            "participants",
+            ("7",),
+        ),
+        (
+            [f"--session{dash}{word}" for dash in "-_" for word in ("label", "labels", "id")],
+            ["7"],
+            "sessions",
+            ("7",),
+        ),
+        (
+            [f"--skip{d}bids{d}{word}" for d in "-_" for word in ("validation", "validator")],
+            [],
+            "validate",
+            False,
+        ),
+        (
+            ["--skull-strip skip", "--skull-strip-t1w skip", "--skull-stripped"],
+            [],
+            "skull_strip",
+            "skip",
+        ),
+        (["--device cuda", "--gpu"], [], "device", "cuda"),
         (["-w", "--work-dir", "--work_dir"], ["/scratch"], "work_dir", Path("/scratch")),
-        (["--nprocs", "--nthreads", "--n_cpus", "--n-cpus"], ["77"], "n_procs", 77),
-        (["--nprocs 9 --omp-nthreads", "--nprocs 9 --omp_nthreads"], ["9"], "omp_n_threads", 9),
+        (
+            [
+                "--nprocs",
+                "--n-procs",
+                "--n_procs",
+                "--nthreads",
+                "--ncpus",
+                "--n_cpus",
+                "--n-cpus",
+            ],
+            ["77"],
+            "n_procs",
+            77,
+        ),
+        (
+            [f"--nprocs 9 --{word}{dash}nthreads" for dash in "-_" for word in ("omp", "ants")],
+            ["9"],
+            "omp_n_threads",
+            9,
+        ),
     ],
 )
 def test_every_spelling_means_the_same(
@@ -159,6 +199,53 @@ def test_every_spelling_means_the_same(
     assert getattr(config(), field) != expected
     for spelling in spellings:
         assert getattr(config(*spelling.split(), *value), field) == expected
+
+
+IGNORED = (
+    "--notrack --no-sub --no-datalad-get --skull-strip-fixed-seed "
+    "--subject-anatomical-reference sessionwise"
+)
+
+
+def test_options_of_other_apps_without_a_meaning_here_change_nothing() -> None:
+    assert config(*IGNORED.split()) == config()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "01,sub-02 03",
+        "@01\nsub-02\n\n03\n",
+        "@01 sub-02,03",
+        "@# chosen\n01, 02\n03",
+        "@\ufeff01\r\n02\r\n03\r\n",
+        "@participant_id\tage\nsub-01\t7\nsub-02\tn/a\nsub-03\t8\n",
+        "01 @02\n03",
+    ],
+)
+def test_labels_come_by_words_commas_and_files(text: str, tmp_path: Path) -> None:
+    words, _, content = text.partition("@")
+    given = words.split()
+    if content:
+        (tmp_path / "labels").write_text(content, encoding="utf-8", newline="")
+        given.append(f"@{tmp_path / 'labels'}")
+    assert config("--participant-label", *given).participants == ("01", "02", "03")
+
+
+@pytest.mark.parametrize("given", ["01,,02", "", ",", "sub-", "@none.txt", "@empty"])
+def test_labels_that_are_none_are_refused(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").write_text("# nobody\n")
+    message = refusal(capsys, "bids", "out", "participant", "--participant-label", given)
+    assert "--participant-label" in message
+    assert "expected" in message
+
+
+def test_cpu_and_gpu_at_once_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    message = refusal(capsys, "bids", "out", "participant", "--gpu", "--device", "cpu")
+    assert "not allowed with" in message
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What argparse lacks: kinds of values, and a help that shows defaults that say something."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+from typing import TypeVar
+
+_N = TypeVar("_N", int, float)
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+class Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults where there is something to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        empty = action.default is None or action.default is False or action.default == []
+        return action.help if empty else super()._get_help_string(action)
+
+
+def add_choice(
+    group: argparse._ArgumentGroup,
+    flag: str,
+    known: dict[str, str],
+    before: str = "",
+    default: str | None = None,
+) -> None:
+    """Add an option whose values are the keys of `known`, each explained by its text."""
+    texts = "; ".join(f"{name}: {text}" for name, text in known.items())
+    group.add_argument(flag, choices=tuple(known), default=default, help=before + texts)
+
+
+def positive(text: str) -> int:
+    """Return the whole number of at least 1 that `text` states; for argparse."""
+    return _number(int, text, lambda number: number >= 1, "a whole number of at least 1")
+
+
+def not_negative(text: str) -> float:
+    """Return the number of at least 0 that `text` states; for argparse."""
+    return _number(float, text, lambda number: 0 <= number < inf, "a number of at least 0")
+
+
+def whole(text: str) -> int:
+    """Return the whole number from 0 to 4294967295 that `text` states; for argparse."""
+    expected = "a whole number from 0 to 4294967295"
+    return _number(int, text, lambda number: 0 <= number < 2**32, expected)
+
+
+def above_zero(text: str) -> float:
+    """Return the number above 0 that `text` states; for argparse."""
+    return _number(float, text, lambda number: 0 < number < inf, "a number above 0")
+
+
+def fraction(text: str) -> float:
+    """Return the number between 0 and 1 that `text` states; for argparse."""
+    return _number(float, text, lambda number: 0 < number < 1, "a probability between 0 and 1")
+
+
+def gigabytes(text: str) -> float:
+    """Return GB of a size in MB, or in a unit that follows it."""
+    units = {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *(?:([KMGT])(?:i?B)?)?", text.strip(), re.IGNORECASE)
+    size = float(found[1]) * units[(found[2] or "M").upper()] if found else 0.0
+    if not size:
+        message = f"{text}: a number of MB is expected, or one with a unit, such as 16G"
+        raise argparse.ArgumentTypeError(message)
+    return size
+
+
+def _number(kind: type[_N], text: str, accept: Callable[[_N], bool], expected: str) -> _N:
+    try:
+        number = kind(text)
+    except ValueError:
+        number = None
+    if number is None or not accept(number):
+        message = f"{text}: {expected} is expected"
+        raise argparse.ArgumentTypeError(message)
+    return number
+
+
+def device(text: str) -> str:
+    """Return `text` if it may name a device; for argparse."""
+    if not _DEVICE.fullmatch(text):
+        message = f"{text}: auto, cpu, cuda or cuda:N is expected"
+        raise argparse.ArgumentTypeError(message)
+    return text
+
+
+def labels(prefix: str) -> Callable[[str], tuple[str, ...]]:
+    """Return what takes labels apart, for argparse: ``01``, ``sub-01,sub-02`` or ``@FILE``.
+
+    A file has labels between spaces, commas or lines, or is a table whose first column is called
+    ``participant_id`` or ``session_id``. Lines that begin with ``#`` are left out.
+
+    Parameters
+    ----------
+    prefix : str
+        ``sub-`` or ``ses-``; labels come without it.
+    """
+
+    def split(text: str) -> tuple[str, ...]:
+        words = _labels_of_file(Path(text[1:])) if text.startswith("@") else text.split(",")
+        found = tuple(word.strip().removeprefix(prefix) for word in words)
+        if not found or "" in found:
+            message = f"{text}: a label is expected, such as {prefix}01, or several with commas"
+            raise argparse.ArgumentTypeError(message)
+        return found
+
+    return split
+
+
+def _labels_of_file(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"@{path}: a text file with labels is expected ({error})"
+        raise argparse.ArgumentTypeError(message) from error
+    lines = [line for line in lines if line.strip() and not line.startswith("#")]
+    if lines and lines[0].split("\t")[0] in ("participant_id", "session_id"):
+        return [line.split("\t")[0] for line in lines[1:]]
+    return [word for line in lines for word in re.split(r"[\s,]+", line.strip()) if word]

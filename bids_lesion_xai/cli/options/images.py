@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options: which images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bids_lesion_xai.cli.arguments import labels
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses participants, sessions and their images."""
+    group = parser.add_argument_group("which images")
+    group.add_argument(
+        *("--participant-label", "--participant_label"),
+        *("--participant-labels", "--participant_labels"),
+        nargs="+",
+        type=labels("sub-"),
+        default=[],
+        metavar="LABEL",
+        help="participants to process, with or without sub-; several by spaces or commas; @FILE "
+        "takes those in a file, such as participants.tsv; all if not given",
+    )
+    group.add_argument(
+        *("--session-label", "--session_label", "--session-labels", "--session_labels"),
+        *("--session-id", "--session_id"),
+        nargs="+",
+        type=labels("ses-"),
+        default=[],
+        metavar="LABEL",
+        help="sessions to process, with or without ses-, given in the same ways; all if not given",
+    )
+    group.add_argument(
+        *("--reference-masks", "--reference_masks"),
+        type=Path,
+        metavar="DATASET",
+        help="BIDS derivatives with masks label-lesion_mask or label-L_mask in the space of T1w "
+        "or FLAIR: lesions are told right from wrong, and missed lesions and control regions are "
+        "explained as well",
+    )
+    group.add_argument(
+        *("--tissue-maps", "--tissue_maps"),
+        type=Path,
+        metavar="DATASET",
+        help="BIDS derivatives with desc-aseg_dseg or desc-aparcaseg_dseg in the space of T1w, as "
+        "fMRIPrep writes them: where each lesion lies, and normal-appearing white matter, come "
+        "from these",
+    )
+    group.add_argument(
+        *("--skip-bids-validation", "--skip_bids_validation"),
+        *("--skip-bids-validator", "--skip_bids_validator"),
+        action="store_true",
+        help="do not run the BIDS validator on the input",
+    )
+
+    group.add_argument(
+        *("--subject-anatomical-reference", "--subject_anatomical_reference"),
+        choices=("sessionwise",),
+        default="sessionwise",
+        help="every session has a reference of its own, its T1w; there is no other way",
+    )
