@@ -42,6 +42,12 @@ class RunConfig:
         ``participant`` and ``group``, one or both.
     participants, sessions : tuple of str
         Labels without ``sub-`` and ``ses-``; empty means all.
+    bids_filter_file : Path or None
+        What the images of a visit must be, see `bids_lesion_xai.bids.filters`.
+    bids_database_dir : Path or None
+        Folder of an index of the dataset.
+    bids_database_wipe : bool
+        Whether the index is made anew.
     group_by : tuple of str
         Columns of `participants.tsv` that the group level compares people by.
     follow_lesions : bool
@@ -90,6 +96,9 @@ class RunConfig:
     model: Path
     participants: tuple[str, ...]
     sessions: tuple[str, ...]
+    bids_filter_file: Path | None
+    bids_database_dir: Path | None
+    bids_database_wipe: bool
     group_by: tuple[str, ...]
     follow_lesions: bool
     threshold: float | None

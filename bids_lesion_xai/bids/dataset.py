@@ -1,21 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding images in BIDS datasets: the only place that uses pybids."""
+"""Finding images in BIDS datasets."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from difflib import get_close_matches
 from pathlib import Path
 
 from bids import BIDSLayout, BIDSLayoutIndexer
-from bids.layout import BIDSFile, Query
+from bids.layout import Query
 
+from bids_lesion_xai.bids.database import Database
+from bids_lesion_xai.bids.filters import Filters
+from bids_lesion_xai.bids.images import (
+    LABEL,
+    Listing,
+    list_participant,
+    participants_in,
+    sidecars_beside,
+)
+from bids_lesion_xai.bids.inheritance import Metadata
+from bids_lesion_xai.bids.select import Rejection, Selector
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import DataError, NotFoundError
-from bids_lesion_xai.imaging import nifti
 
 _NIFTI = [".nii", ".nii.gz"]
 _OTHER_FOLDERS = re.compile(r"^/(derivatives|sourcedata|code|stimuli|models|phenotype)(/|$)")
@@ -43,9 +52,8 @@ _NAMES = {
     ],
 }
 _LESION_LABELS = ["lesion", "L"]
-_LABEL = re.compile(r"[0-9A-Za-z+]+")
-# Labels that say "after contrast agent" without the entity ce-.
-_POST_CONTRAST = re.compile(r"post|gad|gd", re.IGNORECASE)
+_IMAGES = {"flair": "FLAIR", "t1w": "T1w"}
+_SHOWN_LABELS = 20
 
 
 @dataclass(frozen=True)
@@ -59,19 +67,22 @@ class VisitInputs:
         Native images.
     bids_dir : Path
         The dataset they belong to.
-    rejected : tuple of str
+    rejected : tuple of Rejection
         Other images of the visit, each with the reason why it was not taken.
     reference, tissues : Companion or None
         Its lesion mask and its tissue map, where these were asked for and are there.
+    notes : tuple of str
+        What the user should know about the images that are taken.
     """
 
     visit: Visit
     flair: Path
     t1w: Path
     bids_dir: Path
-    rejected: tuple[str, ...]
+    rejected: tuple[Rejection, ...]
     reference: Companion | None = None
     tissues: Companion | None = None
+    notes: tuple[str, ...] = ()
 
     def uri(self, path: Path) -> str:
         """Return the BIDS URI of a raw image."""
@@ -80,26 +91,44 @@ class VisitInputs:
 
 @dataclass(frozen=True)
 class SkippedVisit:
-    """A visit that cannot be processed, and why."""
+    """A visit that cannot be processed, and why.
+
+    Parameters
+    ----------
+    visit : Visit
+    reason : str
+    rejected : tuple of Rejection
+        Images in the place of those that are missing.
+    by_filter : bool
+        Whether the filter file left nothing of what was there.
+    """
 
     visit: Visit
     reason: str
+    rejected: tuple[Rejection, ...] = ()
+    by_filter: bool = False
 
 
 def find_visits(
-    bids_dir: Path, participants: Sequence[str], sessions: Sequence[str]
+    bids_dir: Path,
+    participants: Sequence[str],
+    sessions: Sequence[str],
+    filters: Filters | None = None,
+    database: Database | None = None,
 ) -> tuple[list[VisitInputs], list[SkippedVisit]]:
     """Find FLAIR and T1w of every visit.
 
-    Of several candidates, the pair of one run is preferred, then 3D acquisitions, then the
-    smallest voxels, then the first name. Images with contrast agent, of another part than the
-    magnitude, derived images and empty files are never taken.
+    Only the folders of the participants asked for are looked into. `bids_lesion_xai.bids.select`
+    has the rules.
 
     Parameters
     ----------
     bids_dir : Path
     participants, sessions : sequence of str
         Labels to look at; empty means all.
+    filters : Filters, optional
+    database : Database, optional
+        An index that knows the files already.
 
     Returns
     -------
@@ -114,34 +143,35 @@ def find_visits(
     DataError
         The folder has no participant.
     """
-    bids_dir = bids_dir.resolve()
-    known = sorted(path.name[4:] for path in bids_dir.glob("sub-*") if path.is_dir())
-    if not known:
-        message = f"{bids_dir} has no folder sub-*; a BIDS dataset is expected."
-        raise DataError(message)
-    _require_known("participant", "sub", participants, known)
-    chosen = list(dict.fromkeys(participants)) or known
-    labels = "|".join(map(re.escape, chosen))
-    layout = _index(bids_dir, re.compile(rf"^/sub-(?!({labels})(/|_|$))"))
-    found = [visit for label in chosen for visit in _visits_of(layout, label)]
-    _require_known("session", "ses", sessions, sorted({visit.session for visit in found} - {""}))
-    visits, skipped = [], []
-    for label in participants:
-        if sessions and not {Visit(label, session) for session in sessions} & set(found):
+    bids_dir, filters = bids_dir.resolve(), filters or Filters()
+    known = _known_participants(bids_dir)
+    _require_known("--participant-label", "sub", participants, known)
+    _require_known("--bids-filter-file: subject", "sub", filters.labels("sub"), known)
+    listings = {
+        label: database.listing(label) if database else list_participant(bids_dir, label)
+        for label in dict.fromkeys(participants or known)
+        if filters.allows("sub", label)
+    }
+    there = sorted({one for listing in listings.values() for one in listing.sessions} - {""})
+    _require_known("--session-label", "ses", sessions, there)
+    _require_known("--bids-filter-file: session", "ses", filters.labels("ses"), there)
+    selector = Selector(bids_dir, filters, Metadata(sidecars_beside(bids_dir)))
+    visits: list[VisitInputs] = []
+    skipped: list[SkippedVisit] = []
+    for label in dict.fromkeys(participants):
+        if sessions and label in listings and not set(sessions) & set(listings[label].sessions):
             reason = f"sub-{label}: has no session {' or '.join(sessions)}."
             skipped.append(SkippedVisit(Visit(label, sessions[0]), reason))
-    for visit in found:
-        if sessions and visit.session not in sessions:
-            continue
-        odd = [label for label in visit.entities.values() if not _LABEL.fullmatch(label)]
-        if odd:
-            reason = f"{visit.name}: {' and '.join(odd)} is no BIDS label (letters, digits, +)."
-            skipped.append(SkippedVisit(visit, reason))
-            continue
-        try:
-            visits.append(_choose(layout, visit, bids_dir))
-        except DataError as error:
-            skipped.append(SkippedVisit(visit, str(error)))
+    for label, listing in listings.items():
+        for session in listing.sessions:
+            visit = Visit(label, session)
+            if (sessions and session not in sessions) or not filters.allows("ses", session):
+                continue
+            found = _inputs(visit, listing, selector, filters, bids_dir)
+            if isinstance(found, VisitInputs):
+                visits.append(found)
+            else:
+                skipped.append(found)
     return visits, skipped
 
 
@@ -153,110 +183,108 @@ def _index(root: Path, *ignore: re.Pattern[str]) -> BIDSLayout:
     return BIDSLayout(root, validate=False, indexer=indexer, config=[_NAMES])
 
 
-def _require_known(what: str, prefix: str, labels: Sequence[str], known: Sequence[str]) -> None:
-    missing = [label for label in labels if label not in known]
-    if missing:
-        message = (
-            f"--{what}-label {' '.join(missing)}: not in the dataset. It has "
-            f"{', '.join(f'{prefix}-{label}' for label in known[:20]) or 'none'}"
-            f"{' and more' if len(known) > 20 else ''}."
-        )
-        raise NotFoundError(message)
-
-
-def _visits_of(layout: BIDSLayout, participant: str) -> list[Visit]:
-    """Return the visits of a participant that have an anatomical image or a session folder."""
-    folder = Path(layout.root) / f"sub-{participant}"
-    sessions = {path.name[4:] for path in folder.glob("ses-*") if path.is_dir()}
-    if not sessions or any((folder / "anat").glob("*")):
-        sessions.add("")
-    return [Visit(participant, session) for session in sorted(sessions)]
-
-
-def _choose(layout: BIDSLayout, visit: Visit, bids_dir: Path) -> VisitInputs:
-    """Choose the images of a visit.
+def _known_participants(bids_dir: Path) -> list[str]:
+    """Return the labels of all participants.
 
     Raises
     ------
     DataError
-        There is no usable FLAIR or no usable T1w.
+        There is none, or the folder cannot be looked into.
     """
-    usable: dict[str, list[BIDSFile]] = {"FLAIR": [], "T1w": []}
-    rejected: dict[str, list[str]] = {"FLAIR": [], "T1w": []}
-    for suffix in usable:
-        for image in layout.get(
-            subject=visit.participant,
-            session=visit.session or Query.NONE,
-            suffix=suffix,
-            extension=_NIFTI,
-        ):
-            reason = _unusable(image, bids_dir / visit.folder / "anat")
-            if reason:
-                rejected[suffix].append(f"{Path(image.path).name} ({reason})")
-            else:
-                usable[suffix].append(image)
-    missing = [suffix for suffix, images in usable.items() if not images]
-    if missing:
-        others = [name for suffix in missing for name in rejected[suffix]]
-        message = f"{visit.name}: no usable {' and no usable '.join(missing)} found" + (
-            f"; not usable: {', '.join(others)}." if others else "."
-        )
-        raise DataError(message)
-    flair, t1w = min(product(usable["FLAIR"], usable["T1w"]), key=lambda pair: _rank(*pair))
-    left = [
-        f"{Path(image.path).name} (another {suffix} was preferred)"
-        for suffix, images in usable.items()
-        for image in images
-        if image not in (flair, t1w)
-    ]
-    return VisitInputs(
-        visit,
-        Path(flair.path),
-        Path(t1w.path),
-        bids_dir,
-        tuple(rejected["FLAIR"] + rejected["T1w"] + left),
-    )
-
-
-def _unusable(image: BIDSFile, folder: Path) -> str | None:
-    """Return why an image of a visit whose images lie in `folder` is never taken, or None."""
-    path, entities = Path(image.path), image.get_entities()
-    if path.parent != folder:
-        return "not in the folder that its name asks for"
-    acquisition = str(entities.get("acquisition", ""))
-    if "ceagent" in entities or _POST_CONTRAST.search(acquisition):
-        return "contrast agent"
-    if entities.get("part", "mag") != "mag" or "inv" in entities:
-        return "not a magnitude image"
-    if {"desc", "space"} & set(entities):
-        return "derived image"
-    if not path.exists():
-        return "its content is not here, get it with: datalad get"
-    if path.stat().st_size == 0:
-        return "empty file"
-    return None
-
-
-def _rank(flair: BIDSFile, t1w: BIDSFile) -> tuple[object, ...]:
-    """Return a key that is smallest for the preferred pair."""
-    runs_differ = flair.get_entities().get("run") != t1w.get_entities().get("run")
-    return (
-        runs_differ,
-        *(_flatness(Path(image.path)) for image in (flair, t1w)),
-        *(nifti.voxel_volume_mm3(Path(image.path)) for image in (flair, t1w)),
-        Path(flair.path).name,
-        Path(t1w.path).name,
-    )
-
-
-def _flatness(path: Path) -> int:
-    """Return 0 for a 3D acquisition, 1 if the sidecar beside the image does not tell, 2 for 2D."""
-    sidecar = path.with_name(path.name.partition(".")[0] + ".json")
     try:
-        kind = json.loads(sidecar.read_text(encoding="utf-8")).get("MRAcquisitionType")
-    except (OSError, ValueError, AttributeError):
-        return 1
-    return {"3D": 0, "2D": 2}.get(str(kind), 1)
+        known = participants_in(bids_dir)
+    except OSError as error:
+        message = f"{bids_dir} cannot be looked into: {error.strerror}."
+        raise DataError(message) from error
+    if not known:
+        message = f"{bids_dir} has no folder sub-*; a BIDS dataset is expected."
+        inside = [path for path in sorted(bids_dir.glob("*/")) if any(path.glob("sub-*/"))]
+        if inside:
+            message += f" There is one in {' and in '.join(map(str, inside[:3]))}."
+        raise DataError(message)
+    return known
+
+
+def _require_known(flag: str, prefix: str, labels: Sequence[str], known: Sequence[str]) -> None:
+    there = set(known)
+    missing = [label for label in labels if label not in there]
+    if missing:
+        near = [match for label in missing for match in _near(label, known)]
+        message = (
+            f"{flag} {' '.join(missing)}: not in the dataset. It has "
+            f"{', '.join(f'{prefix}-{label}' for label in known[:_SHOWN_LABELS]) or 'none'}"
+            f"{' and more' if len(known) > _SHOWN_LABELS else ''}."
+            + (f" Did you mean {' or '.join(f'{prefix}-{one}' for one in near)}?" if near else "")
+        )
+        raise NotFoundError(message)
+
+
+def _near(label: str, known: Sequence[str]) -> list[str]:
+    """Return the known labels that differ in zeros and case alone, or else the most similar."""
+    bare = label.lstrip("0").lower()
+    same = [one for one in known if one.lstrip("0").lower() == bare] if bare else []
+    return same[:3] or get_close_matches(label, known, n=1, cutoff=0.75)
+
+
+def _inputs(
+    visit: Visit, listing: Listing, selector: Selector, filters: Filters, bids_dir: Path
+) -> VisitInputs | SkippedVisit:
+    """Return the images of a visit, or why it has none."""
+    odd = [label for label in visit.entities.values() if not LABEL.fullmatch(label)]
+    if odd:
+        reason = (
+            f"{visit.name}: {' and '.join(odd)} is no BIDS label (letters, digits, +). Rename the "
+            "folder and what is in it."
+        )
+        return SkippedVisit(visit, reason)
+    choice = selector.choose(visit, listing)
+    rejected = {kind: tuple(some) for kind, some in choice.rejected.items()}
+    if choice.flair and choice.t1w:
+        return VisitInputs(
+            visit,
+            choice.flair.file.path,
+            choice.t1w.file.path,
+            bids_dir,
+            rejected["flair"] + rejected["t1w"],
+            notes=(*choice.flair.notes, *choice.t1w.notes),
+        )
+    missing = {
+        kind: _IMAGES[kind]
+        for kind, found in (("flair", choice.flair), ("t1w", choice.t1w))
+        if not found
+    }
+    others = tuple(one for kind in missing for one in rejected[kind])
+    parts = [f"{visit.name}: no usable {' and no usable '.join(missing.values())} found"]
+    parts += [f"not usable: {', '.join(map(str, others))}"] if others else []
+    removed = {kind for kind in missing if any(one.by_filter for one in rejected[kind])}
+    for kind in sorted(removed):
+        parts.append(f"--bids-filter-file asks {kind} for {getattr(filters, kind)}")
+    parts += [f"{place} cannot be looked into" for place in listing.closed]
+    for kind, name in missing.items():
+        elsewhere = _elsewhere(name, visit, listing)
+        if elsewhere:
+            parts.append(
+                f"{' and '.join(elsewhere)} has {name}, but images of two sessions are never put "
+                "together"
+            )
+        elif not rejected[kind] and not listing.closed:
+            expected = visit.folder / "anat" / f"{visit.name}_{name}.nii.gz"
+            parts.append(f"expected is e.g. {expected.as_posix()}")
+    return SkippedVisit(visit, "; ".join(parts) + ".", others, bool(removed))
+
+
+def _elsewhere(suffix: str, visit: Visit, listing: Listing) -> list[str]:
+    """Return the other visits of a participant that have an image with this suffix."""
+    there = {
+        Visit(image.entities.get("sub", ""), image.entities.get("ses", ""))
+        for image in listing.images
+        if image.suffix == suffix and not {"ce", "desc", "space"} & set(image.entities)
+    }
+    return [
+        other.name if other.session else f"{other.name} outside of sessions"
+        for other in sorted(there - {visit})
+        if other.participant == visit.participant
+    ]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_lesion_xai import __version__
+from bids_lesion_xai.bids.filters import read_filters
 from bids_lesion_xai.cli.arguments import Formatter
 from bids_lesion_xai.cli.options.explanation import PRESETS, add_explanation
 from bids_lesion_xai.cli.options.group import add_group
@@ -76,6 +77,9 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         model=options.model.resolve(),
         participants=_labels(options.participant_label),
         sessions=_labels(options.session_label),
+        bids_filter_file=options.bids_filter_file and options.bids_filter_file.resolve(),
+        bids_database_dir=options.bids_database_dir and options.bids_database_dir.resolve(),
+        bids_database_wipe=options.bids_database_wipe,
         group_by=tuple(dict.fromkeys(options.group_by)),
         follow_lesions=options.follow_lesions,
         threshold=options.threshold,
@@ -102,6 +106,14 @@ def parse(argv: list[str] | None = None) -> RunConfig:
     )
     if config.target_error is not None and not METHODS[config.method].has_noise:
         parser.error(f"--target-error: method {config.method} has no noise to average.")
+    if config.bids_filter_file:
+        try:
+            filters = read_filters(config.bids_filter_file)
+            filters.require_no_conflict(config.participants, config.sessions)
+        except UsageError as error:
+            parser.error(f"--bids-filter-file: {error}")
+    if config.bids_database_wipe and not config.bids_database_dir:
+        parser.error("--bids-database-wipe: there is no index without --bids-database-dir.")
     if config.group_by and "group" not in config.levels:
         parser.error("--group-by: nothing is compared without the level group.")
     if config.follow_lesions and "group" not in config.levels:

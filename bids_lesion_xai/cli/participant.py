@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bids_lesion_xai import __version__
+from bids_lesion_xai.bids.condition import dataset_problems
+from bids_lesion_xai.bids.database import Database
 from bids_lesion_xai.bids.dataset import (
     Companion,
     SkippedVisit,
@@ -22,6 +24,7 @@ from bids_lesion_xai.bids.dataset import (
     find_visits,
 )
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, bidsignore, method_label
+from bids_lesion_xai.bids.filters import Filters, read_filters
 from bids_lesion_xai.bids.sidecar import dataset_description, to_json
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.validate import validate
@@ -54,8 +57,7 @@ def run_participants(config: RunConfig) -> int:
     is_cluster = config.plugin.name in SCHEDULERS
     if not is_cluster:
         config = replace(config, device=str(choose_device(config.device)))
-    visits, skipped = find_visits(config.bids_dir, config.participants, config.sessions)
-    _tell_selection(visits, skipped)
+    visits, skipped = _select(config)
     if not visits:
         message = f"No visit with FLAIR and T1w in {config.bids_dir}; nothing to do."
         raise DataError(message)
@@ -91,19 +93,44 @@ def _asked_for_by_name(
     """Tell whether the user named this visit.
 
     A visit is named by its session, or by its participant if no other visit of the participant
-    can be processed.
+    can be processed, or by a filter that leaves none of its images.
     """
-    if skip.visit.session in config.sessions:
+    if skip.visit.session in config.sessions or skip.by_filter:
         return True
     others = {inputs.visit.participant for inputs in visits}
     return skip.visit.participant in config.participants and skip.visit.participant not in others
 
 
+def _select(config: RunConfig) -> tuple[list[VisitInputs], list[SkippedVisit]]:
+    """Find the images of every visit, and tell what was found.
+
+    Raises
+    ------
+    NotFoundError, DataError, UsageError, OutputError
+        See `find_visits`, `read_filters` and `Database`.
+    """
+    filters = read_filters(config.bids_filter_file) if config.bids_filter_file else Filters()
+    database = None
+    if config.bids_database_dir:
+        wipe = config.bids_database_wipe
+        database = Database(config.bids_dir, config.bids_database_dir, wipe)
+    visits, skipped = find_visits(
+        config.bids_dir, config.participants, config.sessions, filters, database
+    )
+    for problem in dataset_problems(config.bids_dir, config.participants):
+        log.warning("%s: %s", config.bids_dir, problem)
+    _tell_selection(visits, skipped)
+    return visits, skipped
+
+
 def _tell_selection(visits: Sequence[VisitInputs], skipped: Sequence[SkippedVisit]) -> None:
     for inputs in visits:
         log.info("%s: %s and %s", inputs.visit.name, inputs.flair.name, inputs.t1w.name)
+        for note in inputs.notes:
+            log.warning("%s: %s", inputs.visit.name, note)
         for image in inputs.rejected:
-            log.info("%s: not taken: %s", inputs.visit.name, image)
+            level = logging.WARNING if image.advice else logging.INFO
+            log.log(level, "%s: not taken: %s", inputs.visit.name, image)
     for skip in skipped:
         log.warning("skipped %s", skip.reason)
 
@@ -204,7 +231,8 @@ def _write_log(
                 "Visit": inputs.visit.name,
                 "FLAIR": inputs.uri(inputs.flair),
                 "T1w": inputs.uri(inputs.t1w),
-                "NotTaken": list(inputs.rejected),
+                "NotTaken": list(map(str, inputs.rejected)),
+                "Notes": list(inputs.notes),
                 "Status": "failed" if inputs.visit in reasons else "done",
                 "Reason": reasons.get(inputs.visit, ""),
             }

@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 import zlib
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nb
 import numpy as np
@@ -151,12 +152,21 @@ def _unreadable(path: Path, error: BaseException) -> str:
     )
 
 
-def voxel_volume_mm3(path: Path) -> float:
-    """Return the volume of a voxel from the header of an image, infinite if it is not readable."""
+class Sampling(NamedTuple):
+    """The edges of an image's voxels in mm, and the number of its volumes."""
+
+    voxel_mm: tuple[float, float, float]
+    n_volumes: int
+
+
+def read_sampling(path: Path) -> Sampling | None:
+    """Return how an image is sampled by its header, None if it is not readable."""
     try:
-        return float(np.prod(nb.load(path).header.get_zooms()[:3]))
+        image = nb.load(path)
+        x, y, z, *_ = (round(float(edge), 3) for edge in (*image.header.get_zooms(), 0, 0, 0))
+        return Sampling((x, y, z), prod(image.shape[3:]))
     except _UNREADABLE:
-        return float("inf")
+        return None
 
 
 def save(path: Path, values: NDArray[Any], grid: Grid) -> Path:

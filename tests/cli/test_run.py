@@ -57,6 +57,8 @@ def bids(tmp_path: Path) -> Path:
         "sub-02/ses-2": ("FLAIR",),
         "sub-03/ses-1": ("T1w",),
     }
+    root.mkdir()
+    (root / "dataset_description.json").write_text('{"Name": "test", "BIDSVersion": "1.10.0"}')
     for folder, suffixes in names.items():
         anat = root / folder / "anat"
         anat.mkdir(parents=True)
@@ -163,7 +165,7 @@ def test_no_usable_visit_ends_with_65_and_says_why(
     assert start("participant group", "--participant-label", "03") == 65
     assert [str(bids) in message for message in told(caplog)] == [True]
     (warning,) = told(caplog, logging.WARNING)
-    assert warning == "skipped sub-03_ses-1: no usable FLAIR found."
+    assert warning.startswith("skipped sub-03_ses-1: no usable FLAIR found; expected is ")
     assert processed == []
     assert list(out.iterdir()) == []
 
@@ -256,9 +258,17 @@ def test_skipped_visits_that_nobody_named_do_not_matter(
     assert told(caplog) == []
     assert len(told(caplog, logging.WARNING)) == 2
     log = run_log(out)
+    reason = (
+        "sub-02_ses-2: no usable T1w found; sub-02_ses-1 has T1w, but images of two sessions are "
+        "never put together."
+    )
     assert log["Skipped"] == [
-        {"Visit": "sub-02_ses-2", "Reason": "sub-02_ses-2: no usable T1w found."},
-        {"Visit": "sub-03_ses-1", "Reason": "sub-03_ses-1: no usable FLAIR found."},
+        {"Visit": "sub-02_ses-2", "Reason": reason},
+        {
+            "Visit": "sub-03_ses-1",
+            "Reason": "sub-03_ses-1: no usable FLAIR found; expected is e.g. "
+            "sub-03/ses-1/anat/sub-03_ses-1_FLAIR.nii.gz.",
+        },
     ]
     assert log["Visits"] == [
         {
@@ -266,6 +276,7 @@ def test_skipped_visits_that_nobody_named_do_not_matter(
             "FLAIR": "bids:raw:sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz",
             "T1w": "bids:raw:sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz",
             "NotTaken": ["sub-01_ses-1_ce-gad_T1w.nii.gz (contrast agent)"],
+            "Notes": [],
             "Status": "done",
             "Reason": "",
         },
@@ -274,6 +285,7 @@ def test_skipped_visits_that_nobody_named_do_not_matter(
             "FLAIR": "bids:raw:sub-02/ses-1/anat/sub-02_ses-1_FLAIR.nii.gz",
             "T1w": "bids:raw:sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz",
             "NotTaken": [],
+            "Notes": [],
             "Status": "done",
             "Reason": "",
         },

@@ -147,8 +147,13 @@ def test_the_same_voxels_in_another_wrapping_are_the_same_image(tmp_path: Path, 
     assert grid.same_as(Grid((6, 5, 4), AFFINE))
 
 
-def test_the_volume_of_a_voxel_comes_from_the_header(tmp_path: Path) -> None:
+def test_how_an_image_is_sampled_comes_from_the_header(tmp_path: Path) -> None:
     (tmp_path / "image.nii.gz").write_bytes(image_of(VALUES))
     (tmp_path / "broken.nii.gz").write_bytes(b"no image")
-    assert nifti.voxel_volume_mm3(tmp_path / "image.nii.gz") == pytest.approx(9)
-    assert nifti.voxel_volume_mm3(tmp_path / "broken.nii.gz") == float("inf")
+    several = image_of(np.stack([VALUES] * 2, -1))
+    (tmp_path / "4d.nii.gz").write_bytes(several)
+    assert nifti.read_sampling(tmp_path / "image.nii.gz") == ((1.5, 2, 3), 1)
+    sampling = nifti.read_sampling(tmp_path / "4d.nii.gz")
+    assert sampling is not None
+    assert sampling.n_volumes == 2
+    assert nifti.read_sampling(tmp_path / "broken.nii.gz") is None

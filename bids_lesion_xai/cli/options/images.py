@@ -32,6 +32,26 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         help="sessions to process, with or without ses-, given in the same ways; all if not given",
     )
     group.add_argument(
+        *("--bids-filter-file", "--bids_filter_file"),
+        type=Path,
+        metavar="FILE",
+        help="JSON file with the keys flair and t1w that says which images may be taken, such as "
+        '{"flair": {"acquisition": ["3D", "2D"], "run": 1, "ceagent": null}}: a value, a list '
+        'with the preferred value first, null for an absent and "*" for any entity',
+    )
+    group.add_argument(
+        *("--bids-database-dir", "--bids_database_dir"),
+        type=Path,
+        metavar="FOLDER",
+        help="folder of an index by pybids (layout_index.sqlite), used instead of looking for the "
+        "files; it is made if it is not there, and anew if folders of the dataset are younger",
+    )
+    group.add_argument(
+        *("--bids-database-wipe", "--bids_database_wipe"),
+        action="store_true",
+        help="make the index of --bids-database-dir anew in any case",
+    )
+    group.add_argument(
         *("--reference-masks", "--reference_masks"),
         type=Path,
         metavar="DATASET",
