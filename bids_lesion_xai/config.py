@@ -29,6 +29,19 @@ class Plugin:
     args: Mapping[str, Any] = field(default_factory=dict)
 
 
+# Options because of which a visit is not processed again, since they change no number of it: where
+# things lie (what is read counts by its content), which visits, who computes, what else is done.
+WITHOUT_EFFECT = frozenset(
+    (
+        *("bids_dir", "output_dir", "work_dir", "model", "reference_masks", "tissue_maps"),
+        *("bids_filter_file", "bids_database_dir", "bids_database_wipe"),
+        *("levels", "participants", "sessions", "group_by", "follow_lesions", "validate"),
+        *("device", "memory_gb", "plugin", "n_procs", "total_memory_gb", "omp_n_threads"),
+        *("verbosity", "force"),
+    )
+)
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """All options of a run; see ``run.py --help`` for their meaning.
@@ -82,6 +95,8 @@ class RunConfig:
         The same of memory.
     omp_n_threads : int
         Cores that one process uses for the network.
+    force : bool
+        Whether visits are processed that have not changed since.
     validate : bool
         Whether the BIDS validator looks at the input first.
     verbosity : int
@@ -124,5 +139,6 @@ class RunConfig:
     n_procs: int
     total_memory_gb: float
     omp_n_threads: int
+    force: bool
     validate: bool
     verbosity: int

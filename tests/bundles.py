@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from bids_lesion_xai.checksum import sha256
 from bids_lesion_xai.conventions import CHANNELS
-from bids_lesion_xai.models.bundle import sha256
 from bids_lesion_xai.models.network import PUBLISHED_UNET, build, save_weights
 from tests.networks import randomised
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, SALIENCY_UNITS, method_label
+from bids_lesion_xai.bids.provenance import complete
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import CHANNELS, SHELLS_MM
@@ -127,6 +128,7 @@ def publish_visit(
         "lesion_table", described(lesion_rows(labels, probability, grid), labels, images)
     )
     publisher.table("saliency_table", rows)
+    complete(store, visit, {})
 
 
 class _Publisher:

@@ -686,6 +686,15 @@ DERIVATIVES: dict[str, Derivative] = {
             for name, text in EXPERIMENTS.items()
         ),
         Derivative(
+            "provenance",
+            Level.VISIT,
+            "provenance",
+            ".json",
+            "How the visit came about: software, model, options, checksums of what was read and "
+            "written. Where this file is, the visit is complete",
+            standard=False,
+        ),
+        Derivative(
             "group_lesions",
             Level.GROUP,
             "group_lesions",

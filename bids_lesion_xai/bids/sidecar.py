@@ -62,20 +62,6 @@ def dataset_description(
     earlier = read_description(output_dir).get("DatasetLinks")
     links = dict(earlier) if isinstance(earlier, dict) else {}
     links |= {name: _relative(path, output_dir) for name, path in (others or {}).items()}
-    container = {
-        key: os.environ[variable]
-        for key, variable in (
-            ("Type", "LESION_XAI_CONTAINER"),
-            ("Tag", "LESION_XAI_CONTAINER_TAG"),
-        )
-        if os.environ.get(variable)
-    }
-    generator: dict[str, Any] = {
-        "Name": "bids_lesion_xai",
-        "Version": __version__,
-        "Description": "lesion segmentation and explanation of single lesions",
-        "CodeURL": CODE_URL,
-    }
     source = {"URL": link} | ({"DOI": doi} if doi else {})
     inherited = {key: raw[key] for key in ("License",) if raw.get(key)}
     return {
@@ -84,10 +70,29 @@ def dataset_description(
         "DatasetType": "derivative",
         **inherited,
         "Authors": _authors(raw),
-        "GeneratedBy": [generator | ({"Container": container} if container else {})],
+        "GeneratedBy": [generator()],
         "SourceDatasets": [source],
         "DatasetLinks": {**links, "raw": link},
         "HowToAcknowledge": "Cite the works listed in logs/CITATION.md.",
+    }
+
+
+def generator() -> dict[str, Any]:
+    """Return what stands in ``GeneratedBy`` for this software, and the container it runs in."""
+    container = {
+        key: os.environ[variable]
+        for key, variable in (
+            ("Type", "LESION_XAI_CONTAINER"),
+            ("Tag", "LESION_XAI_CONTAINER_TAG"),
+        )
+        if os.environ.get(variable)
+    }
+    return {
+        "Name": "bids_lesion_xai",
+        "Version": __version__,
+        "Description": "lesion segmentation and explanation of single lesions",
+        "CodeURL": CODE_URL,
+        **({"Container": container} if container else {}),
     }
 
 

@@ -6,18 +6,23 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from bids_lesion_xai.bids.derivatives import DEFAULT_METHOD, DERIVATIVES, METHOD
+from bids_lesion_xai.bids.lock import FolderLock
 from bids_lesion_xai.bids.sidecar import sidecar, to_json
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import DataError, OutputError
 
-# Written last, so where it is, the visit is complete.
-LAST_KEY = "saliency_table"
+# Written last and removed first, so where it is, the visit is complete.
+LAST_KEY = "provenance"
+# Its name tells the method of explanation.
+_METHOD_KEY = "saliency_table"
+# End of the names of files that are being written.
+_PARTIAL = ".partial"
 
 
 class Store:
@@ -52,14 +57,19 @@ class Store:
 
     def _method_of(self, visit: Visit) -> str:
         """Return the method of the files of a visit; the default one if there are none."""
-        before, _, after = DERIVATIVES[LAST_KEY].path(visit, method="*").name.partition("*")
-        for path in self._marks(visit):
+        pattern = DERIVATIVES[_METHOD_KEY].path(visit, method="*")
+        before, _, after = pattern.name.partition("*")
+        # One at most, unless files were added.
+        for path in sorted(self.root.glob(pattern.as_posix())):
             return path.name.removeprefix(before).removesuffix(after)
         return DEFAULT_METHOD
 
-    def _marks(self, visit: Visit) -> list[Path]:
-        """Return the marks of completeness of a visit: one at most, unless files were added."""
-        return sorted(self.root.glob(DERIVATIVES[LAST_KEY].path(visit, method="*").as_posix()))
+    def completed_ns(self, visit: Visit) -> int | None:
+        """Return the time at which a visit was completed; None if it is not complete."""
+        try:
+            return self.path(LAST_KEY, visit).stat().st_mtime_ns
+        except OSError:
+            return None
 
     def facts(self, key: str, visit: Visit | None = None) -> dict[str, Any]:
         """Return the content of the sidecar of the output called `key`.
@@ -117,11 +127,15 @@ class Store:
     def write_text(self, relative: Path | str, text: str) -> Path:
         """Write a text file at `relative` in one piece, and return its path."""
         target = self.root / relative
+        with suppress(OSError, ValueError):
+            # Several runs write the same, and a version control system need not be bothered.
+            if target.read_text(encoding="utf-8") == text:
+                return target
         self._replace(target, lambda partial: partial.write_text(text, encoding="utf-8"))
         return target
 
     def _replace(self, target: Path, write: Callable[[Path], object]) -> None:
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}{_PARTIAL}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             write(partial)
@@ -137,18 +151,41 @@ class Store:
 
     def clear(self, visit: Visit) -> None:
         """Remove all outputs of a visit, the mark of completeness first."""
-        for mark in self._marks(visit):
-            mark.unlink(missing_ok=True)
-        self.path("report", visit).unlink(missing_ok=True)
+        self.path(LAST_KEY, visit).unlink(missing_ok=True)
+        for path in (*self.outputs(visit), *self._of_visit(visit, ".")):
+            path.unlink(missing_ok=True)
+
+    def outputs(self, visit: Visit) -> list[Path]:
+        """Return all files of a visit, but for the mark of completeness, in order."""
+        return sorted({*self._of_visit(visit)} - {self.path(LAST_KEY, visit)})
+
+    def _of_visit(self, visit: Visit, before: str = "") -> Iterator[Path]:
+        """Yield the files of a visit; with a dot `before`, those that a killed run was writing."""
+        report = self.path("report", visit)
+        yield from self.root.glob(f"{before}{report.name}{'.*' if before else ''}")
         for folder in (
             self.root / visit.folder / "anat",
             self.path("overview_figure", visit).parent,
         ):
-            # Those that begin with a dot were being written when a run was killed.
-            for path in (*folder.glob(f"{visit.name}_*"), *folder.glob(f".{visit.name}_*")):
+            for path in folder.glob(f"{before}{visit.name}_*"):
                 # Figures of a visit without session lie beside those of sessions.
-                if visit.session or not path.name.lstrip(".").startswith(f"{visit.name}_ses-"):
-                    path.unlink()
+                if visit.session or not path.name.startswith(f"{before}{visit.name}_ses-"):
+                    yield path
+
+    @contextmanager
+    def shared(self) -> Iterator[FolderLock]:
+        """Enter the folder as one of several processes that may write to it.
+
+        The first of them removes what killed runs were writing.
+        """
+        with FolderLock(self.root) as lock:
+            lock.if_alone(self._sweep)
+            yield lock
+
+    def _sweep(self) -> None:
+        for folder in (".", "logs", "sub-*/figures", "sub-*/anat", "sub-*/ses-*/anat"):
+            for path in self.root.glob(f"{folder}/.*{_PARTIAL}"):
+                path.unlink(missing_ok=True)
 
     def visits(self) -> list[Visit]:
         """Return the visits that are complete, in order."""
@@ -160,7 +197,7 @@ class Store:
             Visit(participant.removeprefix("sub-"), session.removeprefix("ses-"))
             for participant, session in labels
         )
-        found = [visit for visit in visits if self._marks(visit)]
+        found = [visit for visit in visits if self.completed_ns(visit) is not None]
         return sorted(found)
 
 

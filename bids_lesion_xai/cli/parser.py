@@ -101,6 +101,7 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         memory_gb=options.explain_mem_gb,
         **_folders(parser, options),
         **_resources(parser, options),
+        force=options.force,
         validate=not options.skip_bids_validation,
         verbosity=options.verbose,
     )

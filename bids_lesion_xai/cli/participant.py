@@ -6,8 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,18 @@ from bids_lesion_xai.bids.dataset import (
 )
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, bidsignore, method_label
 from bids_lesion_xai.bids.filters import Filters, read_filters
+from bids_lesion_xai.bids.provenance import NOT_COMPLETE
 from bids_lesion_xai.bids.sidecar import dataset_description, to_json
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.validate import validate
 from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.cli.runlog import RunLog
 from bids_lesion_xai.config import SCHEDULERS, RunConfig
 from bids_lesion_xai.errors import SOME_VISITS_FAILED, DataError, LesionXaiError, UsageError
 from bids_lesion_xai.models.bundle import Bundle, read_bundle
 from bids_lesion_xai.models.network import choose_device
 from bids_lesion_xai.workflows.execute import Failure, run_visits
+from bids_lesion_xai.workflows.resume import IN_USE, Claims, find_reasons
 
 log = logging.getLogger(__name__)
 
@@ -64,17 +66,72 @@ def run_participants(config: RunConfig) -> int:
     visits = _with_companions(visits, config)
     if config.validate:
         _validate_input(config)
-    store = Store(config.output_dir)
-    _write_dataset_files(store, config)
-    run = f"run-{uuid.uuid4().hex}"
-    _write_options(store, run, config)
-    where = f"as jobs of {config.plugin.name}" if is_cluster else f"on {config.device}"
-    log.info("%d visits %s, %d cores", len(visits), where, config.n_procs)
-    failures = run_visits(visits, config, bundle)
     named = [skip for skip in skipped if _asked_for_by_name(skip, visits, config)]
-    _write_log(store, run, visits, skipped, failures)
-    _tell_result(store, visits, named, failures, time.monotonic() - started)
+    store = Store(config.output_dir)
+    with Claims.enter(config) as claims:
+        with claims.output.hold("files of the dataset"):
+            _write_dataset_files(store, config)
+        run = RunLog(store, config, bundle, visits, skipped)
+        _write_options(store, run.name, config)
+        free, failures = _claim(claims, visits)
+        reasons = find_reasons(store, free, config, bundle)
+        _tell_changes(reasons)
+        run.plan(reasons)
+        changed = [inputs for inputs in free if reasons[inputs.visit]]
+        if is_cluster:
+            for inputs in free:
+                claims.release(inputs.visit)
+        if changed:
+            where = f"as jobs of {config.plugin.name}" if is_cluster else f"on {config.device}"
+            log.info("%d visits %s, %d cores", len(changed), where, config.n_procs)
+            failures += _process(run, store, changed, config, bundle)
+        run.end(failures)
+    unchanged = len(free) - len(changed)
+    _tell_result(store, len(visits), unchanged, named, failures, time.monotonic() - started)
     return SOME_VISITS_FAILED if failures or named else 0
+
+
+def _claim(
+    claims: Claims, visits: Sequence[VisitInputs]
+) -> tuple[list[VisitInputs], list[Failure]]:
+    """Return the visits that this run may process, and the others as failures."""
+    free, failures = [], []
+    for inputs in visits:
+        if claims.take_jobs(inputs.visit) and claims.take(inputs.visit):
+            free.append(inputs)
+        else:
+            failures.append(Failure(inputs.visit, IN_USE, ""))
+    return free, failures
+
+
+def _process(
+    run: RunLog,
+    store: Store,
+    visits: Sequence[VisitInputs],
+    config: RunConfig,
+    bundle: Bundle,
+) -> list[Failure]:
+    """Process visits; if the run is stopped, remove what was not finished."""
+    before = {inputs.visit: store.completed_ns(inputs.visit) for inputs in visits}
+    try:
+        return run_visits(visits, config, bundle, run.seconds)
+    except (KeyboardInterrupt, SystemExit):
+        left = [visit for visit in before if store.completed_ns(visit) in (None, before[visit])]
+        # Jobs of a scheduler go on.
+        if config.plugin.name not in SCHEDULERS:
+            for visit in left:
+                if store.completed_ns(visit) is None:
+                    store.clear(visit)
+        run.interrupt(left)
+        raise
+
+
+def _tell_changes(reasons: Mapping[Visit, Sequence[str]]) -> None:
+    for visit, why in reasons.items():
+        if not why:
+            log.info("%s: nothing has changed, it is left as it is", visit.name)
+        elif why != [NOT_COMPLETE]:
+            log.info("%s: processed again: %s", visit.name, "; ".join(why))
 
 
 def _check_engine(config: RunConfig, bundle: Bundle) -> None:
@@ -215,49 +272,22 @@ def _toml(key: str, value: Any) -> str:
     return f"{key} = {json.dumps(value, ensure_ascii=False, default=str)}\n"
 
 
-def _write_log(
-    store: Store,
-    run: str,
-    visits: Sequence[VisitInputs],
-    skipped: Sequence[SkippedVisit],
-    failures: Sequence[Failure],
-) -> None:
-    """Write what came of every visit, and the crash logs."""
-    reasons = {failure.visit: failure.reason for failure in failures}
-    content = {
-        "Version": __version__,
-        "Visits": [
-            {
-                "Visit": inputs.visit.name,
-                "FLAIR": inputs.uri(inputs.flair),
-                "T1w": inputs.uri(inputs.t1w),
-                "NotTaken": list(map(str, inputs.rejected)),
-                "Notes": list(inputs.notes),
-                "Status": "failed" if inputs.visit in reasons else "done",
-                "Reason": reasons.get(inputs.visit, ""),
-            }
-            for inputs in visits
-        ],
-        "Skipped": [{"Visit": skip.visit.name, "Reason": skip.reason} for skip in skipped],
-    }
-    store.write_text(f"logs/{run}.json", json.dumps(content, indent=2) + "\n")
-    for failure in failures:
-        if failure.log:
-            store.write_text(f"logs/{run}_{failure.visit.name}_crash.txt", failure.log)
-
-
 def _tell_result(
     store: Store,
-    visits: Sequence[VisitInputs],
+    n_visits: int,
+    n_unchanged: int,
     named: Sequence[SkippedVisit],
     failures: Sequence[Failure],
     seconds: float,
 ) -> None:
-    done = len(visits) - len(failures)
-    log.info("%d of %d visits done in %.1f min", done, len(visits), seconds / 60)
+    done = n_visits - len(failures) - n_unchanged
+    log.info(
+        "%d of %d visits done in %.1f min, %d had not changed",
+        *(done, n_visits, seconds / 60, n_unchanged),
+    )
     for failure in failures:
         log.error("failed: %s: %s", failure.visit.name, failure.reason)
     for skip in named:
         log.error("skipped, though asked for by name: %s", skip.reason)
-    if failures:
+    if any(failure.log for failure in failures):
         log.error("crash logs are in %s", store.root / "logs")

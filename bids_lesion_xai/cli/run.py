@@ -85,7 +85,8 @@ def _run_group(config: RunConfig) -> int:
     covariates = read_covariates(config.bids_dir, config.group_by) if config.group_by else None
     store = Store(config.output_dir)
     matches, unfollowed = _follow(store) if config.follow_lesions else ({}, [])
-    written, group = write_group(store, covariates, matches, unfollowed)
+    with store.shared():
+        written, group = write_group(store, covariates, matches, unfollowed)
     for path in written:
         log.info("wrote %s", path)
     for difference in group.differences:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nipype interface that puts the results of one visit into the output folder."""
+"""Nipype interfaces that put the results of one visit into the output folder."""
 
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ from nipype.interfaces.base import (
 )
 
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, Level, method_label
-from bids_lesion_xai.bids.store import LAST_KEY, Store
+from bids_lesion_xai.bids.provenance import complete, libraries
+from bids_lesion_xai.bids.sidecar import generator
+from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.checksum import sha256
 from bids_lesion_xai.conventions import CHANNELS, EXPERIMENTS
+from bids_lesion_xai.errors import DataError
 
 
 class _PublishInput(BaseInterfaceInputSpec):
@@ -58,11 +63,11 @@ class _PublishInput(BaseInterfaceInputSpec):
 
 
 class _PublishOutput(TraitedSpec):
-    visit = traits.Str(desc="name of the visit that is complete")
+    visit = traits.Str(desc="name of the visit whose outputs are written")
 
 
 class Publish(SimpleInterface):
-    """Write the outputs of one visit, with sidecars; the mark of completeness comes last."""
+    """Write the outputs of one visit, with sidecars: all of them or, if that fails, none."""
 
     input_spec = _PublishInput
     output_spec = _PublishOutput
@@ -72,14 +77,20 @@ class Publish(SimpleInterface):
         store = Store(Path(self.inputs.output_dir), method_label(self.inputs.method))
         facts = self._facts(store, visit)
         store.clear(visit)
+        try:
+            self._publish(store, visit, facts)
+        except BaseException:
+            store.clear(visit)
+            raise
+        self._results["visit"] = visit.name
+        return runtime
+
+    def _publish(self, store: Store, visit: Visit, facts: dict[str, dict[str, Any]]) -> None:
         for path in sorted(Path(self.inputs.lesion_folder).glob("*.nii.gz")):
             lesion, _, channel = path.name.removesuffix(".nii.gz").partition("_")
             store.publish(f"lesion_saliency_{channel}", path, visit=visit, lesion=lesion)
-        paths = self._paths()
-        for key in sorted(paths, key=lambda key: key == LAST_KEY):
-            store.publish(key, paths[key], facts.get(key), visit=visit)
-        self._results["visit"] = visit.name
-        return runtime
+        for key, path in self._paths().items():
+            store.publish(key, path, facts.get(key), visit=visit)
 
     def _paths(self) -> dict[str, Path]:
         """Return the file of every output of the visit that there is."""
@@ -200,3 +211,41 @@ def _image(found: dict[str, float], channel: str) -> dict[str, Any]:
         "IntensityMean": found[f"{channel}_mean"],
         "IntensityStandardDeviation": found[f"{channel}_standard_deviation"],
     }
+
+
+class _CompleteInput(BaseInterfaceInputSpec):
+    output_dir = Directory(mandatory=True, desc="output folder")
+    visit = traits.Str(mandatory=True, desc="name of the visit")
+    report_file = File(exists=True, mandatory=True, desc="what is written before")
+    made_from = traits.Dict(mandatory=True, desc="all that the outputs depend on")
+    input_files = traits.Dict(mandatory=True, desc="paths of the inputs, as they are called there")
+    device = traits.Str(mandatory=True, desc="that the network ran on")
+
+
+class _CompleteOutput(TraitedSpec):
+    visit = traits.Str(desc="name of the visit that is complete")
+
+
+class Complete(SimpleInterface):
+    """Write how a visit came about, which marks it as complete."""
+
+    input_spec = _CompleteInput
+    output_spec = _CompleteOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        store, visit = Store(Path(self.inputs.output_dir)), Visit.parse(self.inputs.visit)
+        made_from = self.inputs.made_from
+        for name, path in self.inputs.input_files.items():
+            if sha256(Path(path)) != made_from["Inputs"][name]["SHA256"]:
+                message = f"{Path(path).name} was changed while it was processed. Run this again."
+                raise DataError(message)
+        facts = {
+            "GeneratedBy": [generator()],
+            "Completed": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            **made_from,
+            "Device": self.inputs.device,
+            "Libraries": libraries(),
+        }
+        complete(store, visit, facts)
+        self._results["visit"] = visit.name
+        return runtime

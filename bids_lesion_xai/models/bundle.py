@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bids_lesion_xai.checksum import sha256
 from bids_lesion_xai.conventions import CHANNELS
 from bids_lesion_xai.errors import UnavailableError
 
@@ -77,11 +77,6 @@ class Bundle:
                 f"metadata.json states {self.sha256}. Restore the file that belongs to it."
             )
             raise UnavailableError(message)
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 checksum of a file, as hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_bundle(folder: Path) -> Bundle:

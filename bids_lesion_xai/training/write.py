@@ -14,8 +14,8 @@ import monai
 import numpy as np
 import torch
 
+from bids_lesion_xai.checksum import sha256
 from bids_lesion_xai.conventions import CHANNELS
-from bids_lesion_xai.models.bundle import sha256
 from bids_lesion_xai.models.network import save_weights
 from bids_lesion_xai.training.architectures import ARCHITECTURES, Architecture
 from bids_lesion_xai.training.evaluate import Setting

@@ -13,7 +13,7 @@ from pathlib import Path
 from traceback import format_exc
 
 from bids_lesion_xai.bids.dataset import VisitInputs
-from bids_lesion_xai.bids.store import LAST_KEY, Store
+from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.config import SCHEDULERS, RunConfig
 from bids_lesion_xai.models.bundle import Bundle
@@ -51,7 +51,9 @@ class Failure:
     log: str
 
 
-def run_visits(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle) -> list[Failure]:
+def run_visits(
+    visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle, seconds: dict[str, float]
+) -> list[Failure]:
     """Process every visit, and return the failures; the others are in the output folder.
 
     Parameters
@@ -61,16 +63,18 @@ def run_visits(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle)
         With ``device`` resolved, unless a scheduler runs the visits.
     bundle : Bundle
         Read from ``config.model``.
+    seconds : dict
+        Filled with the time that each visit took, by its name; not where a scheduler runs them.
     """
     crash_dir = config.work_dir / f"crash-{uuid.uuid4().hex}"
     crash_dir.mkdir(parents=True)
     _configure_nipype(config, crash_dir)
     store = Store(config.output_dir)
-    before = {inputs.visit: _completed_ns(store, inputs.visit) for inputs in visits}
+    before = {inputs.visit: store.completed_ns(inputs.visit) for inputs in visits}
     names = {workflow_name(inputs.visit.name): inputs.visit.name for inputs in visits}
     problem = ""
     try:
-        _run_graph(visits, config, bundle, names)
+        _run_graph(visits, config, bundle, names, seconds)
     except Exception:
         # Either a node failed, and left its own crash file, or nothing could run at all.
         problem = format_exc()
@@ -79,7 +83,7 @@ def run_visits(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle)
     silent = (_NO_RESULT, "") if crashes else (_reason(problem), problem)
     failures = []
     for visit, completed_before in before.items():
-        completed = _completed_ns(store, visit)
+        completed = store.completed_ns(visit)
         if visit.name in crashes or completed in (None, completed_before):
             reason, text = crashes.get(visit.name, silent)
             stale = completed is not None and completed == completed_before
@@ -88,7 +92,11 @@ def run_visits(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle)
 
 
 def _run_graph(
-    visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle, names: Mapping[str, str]
+    visits: Sequence[VisitInputs],
+    config: RunConfig,
+    bundle: Bundle,
+    names: Mapping[str, str],
+    seconds: dict[str, float],
 ) -> None:
     if config.plugin.name in SCHEDULERS:
         from bids_lesion_xai.workflows.jobs import init_jobs_wf, scheduler
@@ -99,6 +107,7 @@ def _run_graph(
     from bids_lesion_xai.workflows.workers import WorkersPlugin
 
     workers = WorkersPlugin(config.n_procs, config.total_memory_gb, names)
+    workers.seconds = seconds
     init_run_wf(visits, config, bundle).run(plugin=workers)
 
 
@@ -117,6 +126,8 @@ def _configure_nipype(config: RunConfig, crash_dir: Path) -> None:
                 "remove_unnecessary_outputs": "false",
                 "hash_method": "content",
                 "check_version": "false",
+                # Files of all runs in one place, which nobody reads.
+                "create_report": "false",
                 "poll_sleep_duration": "0.5",
             },
             "logging": {
@@ -131,12 +142,6 @@ def _configure_nipype(config: RunConfig, crash_dir: Path) -> None:
     nipype_logging.update_logging(nipype_config)
     # Its messages go on to the app's own handler; nipype's would say them a second time.
     logging.getLogger("nipype").handlers.clear()
-
-
-def _completed_ns(store: Store, visit: Visit) -> int | None:
-    """Return the time at which a visit was completed; None if it is not complete."""
-    mark = store.path(LAST_KEY, visit)
-    return mark.stat().st_mtime_ns if mark.exists() else None
 
 
 def _read_crashes(crash_dir: Path, names: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -23,11 +23,12 @@ from nipype.pipeline.engine import Node, Workflow
 
 from bids_lesion_xai.bids.dataset import VisitInputs
 from bids_lesion_xai.config import RunConfig
-from bids_lesion_xai.errors import UnavailableError
+from bids_lesion_xai.errors import OutputError, UnavailableError
 from bids_lesion_xai.models.bundle import read_bundle
 from bids_lesion_xai.models.network import choose_device
 from bids_lesion_xai.workflows.names import workflow_name
 from bids_lesion_xai.workflows.participant import init_run_wf
+from bids_lesion_xai.workflows.resume import IN_USE, Claims
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +54,14 @@ class ProcessVisit(BaseInterface):
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         given = self.inputs.config
         config = replace(given, device=str(choose_device(given.device)))
+        inputs = self.inputs.inputs
         # One step after another, so that the first that fails ends the job.
         nipype_config.set("execution", "stop_on_first_crash", "true")
-        init_run_wf([self.inputs.inputs], config, read_bundle(config.model)).run(plugin="Linear")
+        with Claims.enter(config) as claims:
+            if not claims.take(inputs.visit):
+                message = f"{inputs.visit.name}: {IN_USE}."
+                raise OutputError(message)
+            init_run_wf([inputs], config, read_bundle(config.model)).run(plugin="Linear")
         return runtime
 
 

@@ -1,9 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of visits in graphs: nipype takes letters, digits and underscores."""
+"""Names of visits in graphs, where nipype takes letters, digits and underscores; their folder."""
 
 from __future__ import annotations
 
+import hashlib
 import re
+from pathlib import Path
+
+from bids_lesion_xai.config import RunConfig
+
+
+def work_folder(config: RunConfig) -> Path:
+    """Return where the graphs of a run lie.
+
+    Two runs with one work folder and other options do not meet: their output folders differ.
+    """
+    own = hashlib.sha256(str(config.output_dir).encode()).hexdigest()[:12]
+    return config.work_dir / own
 
 
 def workflow_name(visit: str) -> str:

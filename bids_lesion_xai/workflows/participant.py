@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,12 +16,13 @@ from bids_lesion_xai.interfaces.describe import Describe
 from bids_lesion_xai.interfaces.experiment import Experiment
 from bids_lesion_xai.interfaces.explain import Explain
 from bids_lesion_xai.interfaces.preprocess import ResampleMask
-from bids_lesion_xai.interfaces.publish import Publish
+from bids_lesion_xai.interfaces.publish import Complete, Publish
 from bids_lesion_xai.interfaces.report import Report
 from bids_lesion_xai.interfaces.segment import Segment
 from bids_lesion_xai.models.bundle import Bundle
-from bids_lesion_xai.workflows.names import workflow_name
+from bids_lesion_xai.workflows.names import work_folder, workflow_name
 from bids_lesion_xai.workflows.preprocess import init_preprocess_wf
+from bids_lesion_xai.workflows.provenance import describe_visit, input_files
 
 
 def init_run_wf(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle) -> Workflow:
@@ -35,9 +35,7 @@ def init_run_wf(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle
     bundle : Bundle
         Read from ``config.model``.
     """
-    # Two runs with one work folder and other options do not meet: their output folders differ.
-    own = hashlib.sha256(str(config.output_dir).encode()).hexdigest()[:12]
-    workflow = Workflow(name="bids_lesion_xai_wf", base_dir=str(config.work_dir / own))
+    workflow = Workflow(name="bids_lesion_xai_wf", base_dir=str(work_folder(config)))
     workflow.add_nodes([init_visit_wf(inputs, config, bundle) for inputs in visits])
     return workflow
 
@@ -119,8 +117,17 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
         name="publish",
     )
     report = Node(Report(output_dir=str(config.output_dir)), name="report", mem_gb=2)
+    complete = Node(
+        Complete(
+            output_dir=str(config.output_dir),
+            made_from=describe_visit(inputs, config, bundle),
+            input_files={name: str(path) for name, (_, path) in input_files(inputs).items()},
+            device=config.device,
+        ),
+        name="complete",
+    )
     # What is in the output folder may have been changed since: it is always written.
-    publish.overwrite = report.overwrite = True
+    publish.overwrite = report.overwrite = complete.overwrite = True
     workflow = Workflow(name=workflow_name(inputs.visit.name))
     if inputs.tissues:
         publish.inputs.tissue_uri = inputs.tissues.uri
@@ -175,6 +182,8 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
                 ],
             ),
             (publish, report, [("visit", "visit")]),
+            (publish, complete, [("visit", "visit")]),
+            (report, complete, [("report_file", "report_file")]),
         ]
     )
     if config.experiments:

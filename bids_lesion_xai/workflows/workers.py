@@ -55,6 +55,9 @@ class WorkersPlugin(MultiProcPlugin):  # type: ignore[misc]
         super().__init__({"n_procs": n_procs, "memory_gb": memory_gb, "raise_insufficient": False})
         self._names = names
         self._idle: list[ProcessPoolExecutor] = []
+        self._began: dict[str, float] = {}
+        # From the first step of a visit to the end of its last, by name of the visit.
+        self.seconds: dict[str, float] = {}
 
     def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
         """Run every node of `graph`; when interrupted, wait for none of them."""
@@ -63,6 +66,7 @@ class WorkersPlugin(MultiProcPlugin):  # type: ignore[misc]
         except (KeyboardInterrupt, SystemExit):
             for process in multiprocessing.active_children():
                 process.kill()
+                process.join()
             raise
 
     def _sort_jobs(self, jobids: Iterable[int], scheduler: str | None = None) -> list[int]:
@@ -84,6 +88,7 @@ class WorkersPlugin(MultiProcPlugin):  # type: ignore[misc]
         what = node.name.replace("_", " ")
         visit = self._names.get(workflow_of(node.fullname), "")
         log.info("%s: %s (step %d of %d)", visit, what, step, total)
+        self._began.setdefault(visit, time.monotonic())
         self._taskid += 1
         self._task_obj[self._taskid] = self._submit(node, updatehash)
         return int(self._taskid)
@@ -112,6 +117,12 @@ class WorkersPlugin(MultiProcPlugin):  # type: ignore[misc]
         error = future.exception()
         return {"result": None, "traceback": format_exception(error) if error else future.result()}
 
+    def _task_finished_cb(self, jobid: int, cached: bool = False) -> None:
+        visit = self._names.get(workflow_of(self.procs[jobid].fullname), "")
+        now = time.monotonic()
+        self.seconds[visit] = now - self._began.setdefault(visit, now)
+        super()._task_finished_cb(jobid, cached)
+
     def _postrun_check(self) -> None:
         for worker in self._idle:
             worker.shutdown()
@@ -127,17 +138,21 @@ def _formatters() -> list[logging.Formatter]:
 def _start(formatters: list[logging.Formatter]) -> None:
     """Let a worker write its messages as the main process does, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     for handler in logging.getLogger("nipype").handlers:
         for formatter in formatters:
             handler.setFormatter(formatter)
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its parent is gone, however that ended."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+def _end_with_parent() -> None:
+    """End this process as soon as its parent is gone, however that ended.
+
+    It must not write to the output folder once the parent's locks on it are gone.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run(node: Node, updatehash: bool) -> Lines | None:

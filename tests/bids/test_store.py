@@ -209,13 +209,13 @@ def test_a_reader_finds_the_method_of_each_visit_by_itself(
                 lesion = "L001" if row.level in (Level.LESION, Level.LESION_FIGURE) else None
                 assert store.path(key, one, lesion) == writer.path(key, one, lesion)
                 assert store.path(key, one, lesion).is_file()
-        assert f"desc-{method}_" in store.path(LAST_KEY, one).name
+        assert f"desc-{method}_" in store.path("saliency_table", one).name
         assert store.uri("saliency_flair", one) == writer.uri("saliency_flair", one)
         assert set(store.facts("saliency_flair", one)) >= set(DERIVATIVES["saliency_flair"].facts)
 
 
 def test_a_visit_without_files_has_names_of_the_default_method(store: Store) -> None:
-    for key in (LAST_KEY, "saliency_t1w"):
+    for key in ("saliency_table", "saliency_t1w"):
         assert store.path(key, VISIT) == store.root / DERIVATIVES[key].path(VISIT)
 
 

@@ -93,6 +93,7 @@ def test_defaults() -> None:
         n_procs=cores(),
         total_memory_gb=0.9 * memory_gb(),
         omp_n_threads=min(cores(), 8),
+        force=False,
         validate=True,
         verbosity=0,
     )

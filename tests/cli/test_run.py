@@ -26,7 +26,6 @@ from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.cli import participant, run
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.interfaces import follow
-from bids_lesion_xai.models.bundle import Bundle
 from bids_lesion_xai.workflows.execute import Failure
 from tests.outputs import publish_outputs, raw_rows
 
@@ -95,7 +94,7 @@ def processed(monkeypatch: pytest.MonkeyPatch) -> list[Visit]:
     """Return the visits that get as far as the pipeline; all of them succeed."""
     visits: list[Visit] = []
 
-    def run_visits(inputs: Sequence[VisitInputs], _: RunConfig, __: Bundle) -> list[Failure]:
+    def run_visits(inputs: Sequence[VisitInputs], *_: Any) -> list[Failure]:
         visits.extend(one.visit for one in inputs)
         return []
 
@@ -277,8 +276,10 @@ def test_skipped_visits_that_nobody_named_do_not_matter(
             "T1w": "bids:raw:sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz",
             "NotTaken": ["sub-01_ses-1_ce-gad_T1w.nii.gz (contrast agent)"],
             "Notes": [],
+            "Processed": ["there is no complete result yet"],
             "Status": "done",
             "Reason": "",
+            "WallSeconds": None,
         },
         {
             "Visit": "sub-02_ses-1",
@@ -286,8 +287,10 @@ def test_skipped_visits_that_nobody_named_do_not_matter(
             "T1w": "bids:raw:sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz",
             "NotTaken": [],
             "Notes": [],
+            "Processed": ["there is no complete result yet"],
             "Status": "done",
             "Reason": "",
+            "WallSeconds": None,
         },
     ]
 

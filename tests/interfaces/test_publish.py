@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,15 @@ from bids_lesion_xai.bids.derivatives import DERIVATIVES, Level
 from bids_lesion_xai.bids.store import LAST_KEY, Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.cli.parser import parse
-from bids_lesion_xai.errors import OutputError
-from bids_lesion_xai.interfaces.publish import Publish
+from bids_lesion_xai.errors import DataError, OutputError
+from bids_lesion_xai.interfaces.publish import Complete, Publish
 from bids_lesion_xai.models.bundle import Bundle, read_bundle
 from bids_lesion_xai.workflows.participant import init_visit_wf
 from tests.bundles import write_small_bundle
 
 VISITS = (Visit("01"), Visit("01", "02"))
 OF_VISIT = [row for row in DERIVATIVES.values() if row.level is Level.VISIT]
-KEYS = [row.key for row in OF_VISIT if not row.optional]
+KEYS = [row.key for row in OF_VISIT if not row.optional and row.key != LAST_KEY]
 OPTIONAL = ["region_labels", "region_table"]
 CHANNELS = ("flair", "t1w")
 FOUND = {
@@ -78,7 +79,17 @@ def publisher(
     return publish
 
 
-def node_of(store: Store, model: Path, visit: Visit, options: str = "") -> Any:
+def complete(store: Store, model: Path, visit: Visit) -> Complete:
+    """Return the interface that marks a visit as complete, as the graph sets it."""
+    interface = node_of(store, model, visit, name="complete").interface
+    interface.inputs.report_file = _write(store.root.parent / "report", "a report")
+    interface.inputs.visit = visit.name
+    return interface
+
+
+def node_of(
+    store: Store, model: Path, visit: Visit, options: str = "", name: str = "publish"
+) -> Any:
     raw = store.root.parent / "raw"
     anat = raw / visit.folder / "anat"
     anat.mkdir(parents=True, exist_ok=True)
@@ -89,7 +100,7 @@ def node_of(store: Store, model: Path, visit: Visit, options: str = "") -> Any:
     arguments += options.split()
     config = parse([*arguments, "-w", str(store.root.parent / "run"), "--device", "cpu"])
     inputs = VisitInputs(visit, flair, t1w, raw, ())
-    return init_visit_wf(inputs, config, bundle_of(model)).get_node("publish")
+    return init_visit_wf(inputs, config, bundle_of(model)).get_node(name)
 
 
 def bundle_of(model: Path) -> Bundle:
@@ -134,6 +145,8 @@ def test_every_output_of_a_visit_is_written_with_all_its_facts(
             assert content["Description"] == DERIVATIVES[key].description
             assert set(DERIVATIVES[key].columns) <= set(content)
     assert {str(path.relative_to(store.root)) for path in expected} == set(files(store))
+    assert store.visits() == []
+    complete(store, model, visit).run()
     assert store.visits() == [visit]
 
 
@@ -330,7 +343,6 @@ def test_files_of_another_method_take_the_place_of_those_before(
     fresh = Store(tmp_path / "fresh" / "out")
     publisher(fresh, model, visit, ("L001",), "--method smoothgrad-squared").run()
     assert files(store) == files(fresh)
-    assert store.visits() == [visit]
     old = {path for path in before if path.partition("desc-")[2].startswith("smoothgrad")}
     assert len(old) > 6
     assert not old & set(files(store))
@@ -358,7 +370,7 @@ def test_a_visit_with_and_one_without_session_leave_each_other_alone(
     assert {path for path in files(store) if "sub-" in path} == left
 
 
-def test_the_mark_of_completeness_is_written_last_and_sidecars_before_their_files(
+def test_sidecars_are_written_before_their_files(
     store: Store, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visit = VISITS[1]
@@ -371,8 +383,6 @@ def test_the_mark_of_completeness_is_written_last_and_sidecars_before_their_file
 
     monkeypatch.setattr(Path, "replace", record)
     publisher(store, model, visit, ("L001", "L002")).run()
-    assert replaced[-1] == store.path(LAST_KEY, visit)
-    assert replaced[-2] == sidecar_of(store, LAST_KEY, visit)
     for key in KEYS:
         if DERIVATIVES[key].facts:
             place = replaced.index(store.path(key, visit))
@@ -381,7 +391,7 @@ def test_the_mark_of_completeness_is_written_last_and_sidecars_before_their_file
 
 @pytest.mark.parametrize("fails_at", range(len(KEYS) + len(CHANNELS)))
 @pytest.mark.parametrize("complete_before", [False, True])
-def test_a_write_that_fails_leaves_no_mark_of_completeness_and_no_half_file(
+def test_a_write_that_fails_leaves_nothing_of_the_visit(
     store: Store,
     model: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -391,6 +401,7 @@ def test_a_write_that_fails_leaves_no_mark_of_completeness_and_no_half_file(
     visit = VISITS[1]
     if complete_before:
         publisher(store, model, visit, ("L001",)).run()
+        complete(store, model, visit).run()
         assert store.visits() == [visit]
     publish = publisher(store, model, visit, ("L001",))
     copy = shutil.copyfile
@@ -406,9 +417,8 @@ def test_a_write_that_fails_leaves_no_mark_of_completeness_and_no_half_file(
     with pytest.raises(OutputError, match="No space left on device"):
         publish.run()
     assert len(done) == fails_at
+    assert files(store) == {}
     assert store.visits() == []
-    assert not list(store.root.rglob("*.partial"))
-    assert "hal" not in files(store).values()
 
 
 def test_facts_that_are_not_complete_leave_the_visit_as_it_was(store: Store, model: Path) -> None:
@@ -420,3 +430,33 @@ def test_facts_that_are_not_complete_leave_the_visit_as_it_was(store: Store, mod
     with pytest.raises(KeyError):
         publish.run()
     assert files(store) == before
+
+
+def test_what_is_written_about_a_visit_is_what_is_there(store: Store, model: Path) -> None:
+    visit = VISITS[1]
+    publisher(store, model, visit, ("L001",)).run()
+    before = files(store)
+    complete(store, model, visit).run()
+    content = json.loads(store.path(LAST_KEY, visit).read_text(encoding="utf-8"))
+    digests = {
+        path: {"Bytes": len(text.encode()), "SHA256": sha256(text.encode()).hexdigest()}
+        for path, text in before.items()
+    }
+    assert content["Outputs"] == digests
+    assert content["Device"] == "cpu"
+    assert content["Inputs"]["FLAIR"] == {
+        "URI": f"bids:raw:{visit.folder}/anat/{visit.name}_FLAIR.nii.gz",
+        "SHA256": sha256(b"").hexdigest(),
+    }
+
+
+def test_an_input_that_changes_while_it_is_processed_leaves_the_visit_incomplete(
+    store: Store, model: Path
+) -> None:
+    visit = VISITS[0]
+    publisher(store, model, visit).run()
+    last = complete(store, model, visit)
+    Path(last.inputs.input_files["T1w"]).write_text("another image")
+    with pytest.raises(DataError, match=r"sub-01_T1w.*was changed"):
+        last.run()
+    assert store.visits() == []

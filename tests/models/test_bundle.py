@@ -14,8 +14,9 @@ import pytest
 import safetensors.torch
 import torch
 
+from bids_lesion_xai.checksum import sha256
 from bids_lesion_xai.errors import UnavailableError
-from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE, read_bundle, sha256
+from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE, read_bundle
 from bids_lesion_xai.models.network import (
     PUBLISHED_UNET,
     build,

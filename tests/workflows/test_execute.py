@@ -62,7 +62,7 @@ def test_visits_that_fail_are_named_with_one_line_and_the_others_are_done(
     flat = nb.load(constant)
     nb.save(nb.Nifti1Image(np.full(flat.shape, 7, np.int16), flat.affine), constant)
 
-    failures = run_visits(visits, config_of(tmp_path, model, n_procs), read_bundle(model))
+    failures = run_visits(visits, config_of(tmp_path, model, n_procs), read_bundle(model), {})
 
     found = {failure.visit: failure for failure in failures}
     assert set(found) == {TRUNCATED, CONSTANT}
@@ -111,7 +111,7 @@ def _run_small(
     store = Store(folder / "out")
     monkeypatch.setattr(participant, "init_run_wf", _small_wf(ends, store))
     inputs = [VisitInputs(visit, folder, folder, folder, ()) for visit in ends]
-    found = run_visits(inputs, config_of(folder, model, n_procs), read_bundle(model))
+    found = run_visits(inputs, config_of(folder, model, n_procs), read_bundle(model), {})
     return {failure.visit: failure for failure in found}
 
 
@@ -152,7 +152,7 @@ def test_outputs_of_an_earlier_run_do_not_make_a_visit_done(
 
     monkeypatch.setattr(participant, "init_run_wf", no_graph)
     inputs = [VisitInputs(visit, tmp_path, tmp_path, tmp_path, ()) for visit in ends]
-    failures = run_visits(inputs, config_of(tmp_path, model, 1), read_bundle(model))
+    failures = run_visits(inputs, config_of(tmp_path, model, 1), read_bundle(model), {})
     assert [failure.visit for failure in failures] == list(ends)
     (reason,) = {failure.reason for failure in failures}
     assert reason == "OSError: nothing (the results of an earlier run stay)"

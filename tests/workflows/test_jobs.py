@@ -86,8 +86,8 @@ def test_jobs_do_what_this_machine_does_and_those_that_fail_are_named(
     plugin = ["--use-plugin", plugin_file(tmp_path, "--mem=900M"), "--nprocs", 1, "--mem", "1G"]
     jobs = config_of(tmp_path, model, "jobs", *plugin)
 
-    assert run_visits(visits[:1], here, read_bundle(model)) == []
-    failures = run_visits(visits, jobs, read_bundle(model))
+    assert run_visits(visits[:1], here, read_bundle(model), {}) == []
+    failures = run_visits(visits, jobs, read_bundle(model), {})
 
     reasons = {failure.visit: failure.reason for failure in failures}
     assert reasons.keys() == {BROKEN, LOST}
@@ -109,7 +109,7 @@ def test_a_scheduler_that_takes_no_job_fails_its_visits(tmp_path: Path, model: P
     visits = write_raw(tmp_path / "raw", {GOOD: (), LOST: ()})
     plugin = ["--use-plugin", plugin_file(tmp_path, "--partition=none")]
     config = config_of(tmp_path, model, "refused", *plugin)
-    failures = run_visits(visits, config, read_bundle(model))
+    failures = run_visits(visits, config, read_bundle(model), {})
     assert [failure.visit for failure in failures] == [GOOD, LOST]
     for failure in failures:
         assert failure.reason.startswith("no job was taken: sbatch failed: sbatch: error: invalid")

@@ -25,6 +25,12 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
         help="folder for intermediate files; an unchanged step is not run again; one in the "
         "temporary folder if not given",
     )
+    group.add_argument(
+        "--force",
+        action="store_true",
+        help="process visits again even if nothing has changed since; without it, these are left "
+        "as they are",
+    )
     where = group.add_mutually_exclusive_group()
     where.add_argument(
         "--device",
