@@ -13,10 +13,10 @@ _CHUNK_BYTES = 2**20
 def sha256(path: Path) -> str:
     """Return the SHA-256 checksum of a file, as hexadecimal digits.
 
-    A process reads a file once, unless it is another one since: by size, time or place on disk.
+    A process reads a file once, unless it was touched since.
     """
     status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ino)
+    return _sha256(path, status.st_size, status.st_ctime_ns, status.st_ino)
 
 
 @cache

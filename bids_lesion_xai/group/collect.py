@@ -102,13 +102,18 @@ def collect(
     rows, settings, problems = [], [], []
     units: set[str] = set()
     for visit in store.visits():
+        completed = store.completed_ns(visit)
         try:
             table = visit_lesions(store, visit)
             row, chosen = visit_summary(store, visit, table), visit_settings(store, visit)
             made = visit_experiments(store, visit, table)
         except DataError as error:
-            problems.append(f"{visit.name}: {error}")
+            if store.completed_ns(visit) == completed:
+                problems.append(f"{visit.name}: {error}")
         else:
+            # Another run that processes the visit again may have removed it meanwhile.
+            if store.completed_ns(visit) != completed:
+                continue
             tables[visit] = table
             for name, rows_of_visit in made.items():
                 experiments[name].append(rows_of_visit)

@@ -233,3 +233,58 @@ def test_another_method_leaves_no_file_of_the_one_before(
     publish_all(alone, source, VISIT)
     assert files(store) == files(alone)
     assert store.visits() == [VISIT]
+
+
+def leave_partial_files(store: Store, visit: Visit) -> list[Path]:
+    """Leave what a killed run was writing, in every folder."""
+    places = [
+        "dataset_description.json",
+        "logs/run-1.json",
+        *(DERIVATIVES[key].path(visit) for key in ("report", "overview_figure", "lesion_mask")),
+    ]
+    paths = [store.root / place for place in places]
+    partial = [path.with_name(f".{path.name}.0123.partial") for path in paths]
+    for path in partial:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("hal")
+    return partial
+
+
+@pytest.mark.parametrize("visit", [VISIT, Visit("01")], ids=lambda visit: visit.name)
+def test_the_first_to_enter_removes_what_killed_runs_were_writing(
+    store: Store, source: Path, visit: Visit
+) -> None:
+    publish_all(store, source, visit)
+    expected = files(store)
+    partial = leave_partial_files(store, visit)
+    with store.shared() as lock:
+        assert files(store) - {lock._path.relative_to(store.root)} == expected
+    leave_partial_files(store, visit)
+    store.clear(visit)
+    # Of other visits and of the dataset, others may be writing.
+    assert [path for path in partial if path.exists()] == partial[:2]
+
+
+def test_a_link_to_an_object_of_git_annex_is_replaced_and_the_object_stays(
+    store: Store, source: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "object"
+    kept.write_text("old")
+    kept.chmod(0o444)
+    for target in (store.path("lesion_table", VISIT), store.root / "README.md"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(kept)
+    store.publish("lesion_table", source, visit=VISIT)
+    store.write_text("README.md", "new")
+    assert kept.read_text() == "old"
+    assert not store.path("lesion_table", VISIT).is_symlink()
+    assert (store.root / "README.md").read_text() == "new"
+
+
+def test_a_text_that_is_there_already_is_not_written_again(store: Store, tmp_path: Path) -> None:
+    kept = tmp_path / "object"
+    kept.write_text("the same")
+    store.root.mkdir()
+    (store.root / "README.md").symlink_to(kept)
+    store.write_text("README.md", "the same")
+    assert (store.root / "README.md").is_symlink()

@@ -6,13 +6,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from bids_lesion_xai.bids.derivatives import DERIVATIVES
-from bids_lesion_xai.bids.store import Store
+from bids_lesion_xai.bids.provenance import complete
+from bids_lesion_xai.bids.store import LAST_KEY, Store
+from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.group.collect import collect, read_table, visit_ids, write_table
 from bids_lesion_xai.group.stats import summarise_lesions
@@ -269,3 +272,26 @@ def test_nothing_found_and_nothing_to_find_is_known_to_be_right(tmp_path: Path) 
     compare_with_reference(store, WITHOUT_LESION, [])
     (row,) = collect(store).participants.to_dict("records")
     assert [row[key] for key in ("n_true_positive", "n_false_positive", "n_missed")] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("how", ["it is removed", "another takes its place"])
+def test_a_visit_that_another_run_processes_meanwhile_is_left_out_and_is_no_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    store = publish_outputs(tmp_path / "out")
+    path = Store.path
+
+    def disturbed(self: Store, key: str, visit: Visit | None = None, *more: Any) -> Path:
+        if key == "saliency_table" and visit == ONE_SAMPLE:
+            monkeypatch.setattr(Store, "path", path)
+            if how == "it is removed":
+                store.clear(visit)
+            else:
+                store.path(LAST_KEY, visit).unlink()
+                complete(store, visit, {"Version": "another"})
+        return path(self, key, visit, *more)
+
+    monkeypatch.setattr(Store, "path", disturbed)
+    found = collect(store)
+    assert found.visits == TWO_SESSIONS
+    assert found.problems == ()
