@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# For noise samples side by side, where memory is short: one at a time.
+LEAST_EXPLAIN_MEMORY_GB = 0.1
 # Names of nipype's plugins.
 LOCAL = "MultiProc"
 SCHEDULERS = ("SLURM", "SGE", "PBS", "LSF", "OAR", "Condor")
@@ -37,7 +40,9 @@ WITHOUT_EFFECT = frozenset(
         *("bids_filter_file", "bids_database_dir", "bids_database_wipe"),
         *("levels", "participants", "sessions", "group_by", "follow_lesions", "validate"),
         *("device", "memory_gb", "plugin", "n_procs", "total_memory_gb", "omp_n_threads"),
-        *("verbosity", "force"),
+        *("verbosity", "force", "low_memory", "write_graph", "resource_monitor", "clean_work_dir"),
+        *("stop_on_first_crash", "dry_run", "dry_run_table", "reports_only", "boilerplate_only"),
+        *("run", "replay", "warnings"),
     )
 )
 
@@ -100,6 +105,24 @@ class RunConfig:
     validate : bool
         Whether the BIDS validator looks at the input first.
     verbosity : int
+    low_memory : bool
+        Whether one step runs at a time, whatever it takes.
+    sloppy : bool
+        Whether preprocessing is coarse, for tests.
+    output_spaces : tuple of str
+        ``T1w``, and ``FLAIR`` if the lesion mask is also written on its native grid.
+    saliency_output : str
+        ``maps``, or ``summary`` if those of single lesions are not kept.
+    write_graph, resource_monitor, stop_on_first_crash, clean_work_dir : bool
+    dry_run, reports_only, boilerplate_only : bool
+        The part of the work that is done instead of all of it; one at most.
+    dry_run_table : Path or None
+    run : str
+        What the logs of the run are called.
+    replay : str
+        The options as TOML, for ``--config-file``.
+    warnings : tuple of str
+        Options that were given and have no effect, and why.
     """
 
     bids_dir: Path
@@ -142,3 +165,18 @@ class RunConfig:
     force: bool
     validate: bool
     verbosity: int
+    low_memory: bool
+    sloppy: bool
+    output_spaces: tuple[str, ...]
+    saliency_output: str
+    write_graph: bool
+    resource_monitor: bool
+    stop_on_first_crash: bool
+    clean_work_dir: bool
+    dry_run: bool
+    reports_only: bool
+    boilerplate_only: bool
+    dry_run_table: Path | None
+    run: str = field(default_factory=lambda: f"run-{uuid.uuid4().hex}", compare=False)
+    replay: str = field(default="", compare=False)
+    warnings: tuple[str, ...] = field(default=(), compare=False)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 SOME_VISITS_FAILED = 1
 INPUT_OUTPUT_ERROR = 74
+# Every visit that failed did so for want of memory, though it had all there is for itself alone.
+OUT_OF_MEMORY = 75
 
 
 class LesionXaiError(Exception):

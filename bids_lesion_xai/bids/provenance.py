@@ -7,6 +7,7 @@ import json
 import platform
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from bids_lesion_xai.bids.sidecar import to_json
@@ -40,15 +41,28 @@ def read(store: Store, visit: Visit) -> dict[str, Any] | None:
 
 def complete(store: Store, visit: Visit, facts: Mapping[str, Any]) -> None:
     """Write how a visit came about, with what its outputs are; it is complete then."""
-    written = {
+    written = _written(store, store.outputs(visit))
+    place = store.path(LAST_KEY, visit).relative_to(store.root)
+    store.write_text(place, to_json({**facts, "Outputs": written}))
+
+
+def renew(store: Store, visit: Visit, paths: Iterable[Path]) -> None:
+    """Take down that outputs of a complete visit were written anew; all else stays as it is."""
+    content = read(store, visit)
+    if content is None:
+        return
+    content["Outputs"] = {**_mapping(content, "Outputs"), **_written(store, paths)}
+    store.write_text(store.path(LAST_KEY, visit).relative_to(store.root), to_json(content))
+
+
+def _written(store: Store, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    return {
         path.relative_to(store.root).as_posix(): {
             "Bytes": path.stat().st_size,
             "SHA256": sha256(path),
         }
-        for path in store.outputs(visit)
+        for path in paths
     }
-    place = store.path(LAST_KEY, visit).relative_to(store.root)
-    store.write_text(place, to_json({**facts, "Outputs": written}))
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -16,11 +16,24 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults where there is something to show."""
+    """Shows defaults where there is something to show, and each spelling once."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        empty = action.default is None or action.default is False or action.default == []
-        return action.help if empty else super()._get_help_string(action)
+        if isinstance(action.default, list) and action.default:
+            return f"{action.help} (default: {' '.join(action.default)})"
+        says_nothing = action.default in (None, False, []) or action.nargs == 0
+        return action.help if says_nothing else super()._get_help_string(action)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        # Spellings that differ in nothing but dashes and underscores are one.
+        flags = ", ".join(dict.fromkeys(flag.replace("_", "-") for flag in action.option_strings))
+        if action.nargs == 0:
+            return flags
+        return (
+            f"{flags} {self._format_args(action, self._get_default_metavar_for_optional(action))}"
+        )
 
 
 def add_choice(

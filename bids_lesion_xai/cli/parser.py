@@ -7,25 +7,34 @@ import argparse
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from bids_lesion_xai import __version__
 from bids_lesion_xai.bids.filters import read_filters
 from bids_lesion_xai.cli.arguments import Formatter
+from bids_lesion_xai.cli.combinations import contradiction, ineffective
 from bids_lesion_xai.cli.options.explanation import PRESETS, add_explanation
 from bids_lesion_xai.cli.options.group import add_group
 from bids_lesion_xai.cli.options.ignored import add_ignored
 from bids_lesion_xai.cli.options.images import add_images
-from bids_lesion_xai.cli.options.resources import JOB_CORES, JOB_MEMORY_GB, add_resources
+from bids_lesion_xai.cli.options.outputs import SPACES, add_outputs
+from bids_lesion_xai.cli.options.resources import (
+    EXPLAIN_MEMORY_GB,
+    JOB_CORES,
+    JOB_MEMORY_GB,
+    add_resources,
+)
+from bids_lesion_xai.cli.options.running import add_running
 from bids_lesion_xai.cli.options.segmentation import add_segmentation
 from bids_lesion_xai.cli.plugin import read_plugin
+from bids_lesion_xai.cli.replay import read_arguments, to_toml
 from bids_lesion_xai.cli.resources import cores
 from bids_lesion_xai.cli.resources import memory_gb as machine_memory_gb
-from bids_lesion_xai.config import SCHEDULERS, Plugin, RunConfig
+from bids_lesion_xai.config import LEAST_EXPLAIN_MEMORY_GB, SCHEDULERS, Plugin, RunConfig
 from bids_lesion_xai.conventions import EXPERIMENTS
 from bids_lesion_xai.errors import UsageError
-from bids_lesion_xai.explain.catalogue import METHODS
 
 # In the order in which they run: the group level reads what the participant level writes.
 _LEVELS = ("participant", "group")
@@ -34,12 +43,30 @@ _LEAST_MEMORY_GB = 0.5
 _MOST_OMP_THREADS = 8
 
 
-def build_parser() -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """A parser that can say where the arguments came from.
+
+    Parameters
+    ----------
+    source : str
+        What stands in front of messages.
+    """
+
+    source = ""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(self.source + message)
+
+
+def build_parser() -> _Parser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="bids-lesion-xai",
+        usage="%(prog)s bids_dir output_dir {participant,group} [{participant,group}] [options]",
         description="Segment multiple sclerosis lesions in FLAIR and T1w of a BIDS dataset and "
         "explain every single lesion by saliency maps. Research use only.",
+        epilog="Dashes within options may be underscores. Messages go to the standard output; "
+        "what the exit code means is in README.md.",
         formatter_class=Formatter,
     )
     parser.add_argument("bids_dir", type=Path, help="root folder of a raw BIDS dataset")
@@ -55,7 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
         add_images,
         add_segmentation,
         add_explanation,
+        add_outputs,
         add_group,
+        add_running,
         add_resources,
         add_ignored,
     ):
@@ -66,10 +95,10 @@ def build_parser() -> argparse.ArgumentParser:
 def parse(argv: list[str] | None = None) -> RunConfig:
     """Return the configuration that the command line `argv` asks for; exit 2 if it is wrong."""
     parser = build_parser()
-    options = parser.parse_args(argv)
-    chosen = PRESETS[options.preset] | {
-        name: given for name in PRESETS["default"] if (given := getattr(options, name)) is not None
-    }
+    # What is not given is None, which no option takes as a value.
+    unset = argparse.Namespace(**{action.dest: None for action in parser._actions})
+    given = vars(parser.parse_args(argv, unset))
+    options = argparse.Namespace(**_merged(parser, given))
     config = RunConfig(
         reference_masks=options.reference_masks and options.reference_masks.resolve(),
         tissue_maps=options.tissue_maps and options.tissue_maps.resolve(),
@@ -87,7 +116,11 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         flip=options.tta == "flip",
         skull_strip=options.skull_strip,
         registration=options.registration,
-        **chosen,
+        method=options.method,
+        aggregation=options.aggregation,
+        target=options.target,
+        n_samples=options.n_samples,
+        noise_rule=options.noise_rule,
         engine=options.engine,
         baseline=options.baseline,
         target_error=options.target_error,
@@ -98,28 +131,73 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         random_seed=options.random_seed,
         device=options.device,
         allow_tf32=options.allow_tf32,
-        memory_gb=options.explain_mem_gb,
         **_folders(parser, options),
         **_resources(parser, options),
         force=options.force,
         validate=not options.skip_bids_validation,
-        verbosity=options.verbose,
+        verbosity=2 if options.debug else options.verbose,
+        sloppy=options.sloppy,
+        output_spaces=tuple(space for space in SPACES if space in options.output_spaces),
+        saliency_output=options.saliency_output,
+        write_graph=options.write_graph,
+        resource_monitor=options.resource_monitor,
+        stop_on_first_crash=options.stop_on_first_crash,
+        clean_work_dir=options.clean_workdir,
+        dry_run=options.dry_run or options.dry_run_table is not None,
+        reports_only=options.reports_only,
+        boilerplate_only=options.boilerplate_only,
+        dry_run_table=options.dry_run_table and options.dry_run_table.resolve(),
+        replay=to_toml(parser, vars(options)),
     )
-    if config.target_error is not None and not METHODS[config.method].has_noise:
-        parser.error(f"--target-error: method {config.method} has no noise to average.")
+    problem = contradiction(config)
+    if problem:
+        parser.error(problem)
+    _check_filters(parser, config)
+    return replace(config, warnings=tuple(ineffective(config, given)))
+
+
+def _check_filters(parser: _Parser, config: RunConfig) -> None:
     if config.bids_filter_file:
         try:
             filters = read_filters(config.bids_filter_file)
             filters.require_no_conflict(config.participants, config.sessions)
         except UsageError as error:
             parser.error(f"--bids-filter-file: {error}")
-    if config.bids_database_wipe and not config.bids_database_dir:
-        parser.error("--bids-database-wipe: there is no index without --bids-database-dir.")
-    if config.group_by and "group" not in config.levels:
-        parser.error("--group-by: nothing is compared without the level group.")
-    if config.follow_lesions and "group" not in config.levels:
-        parser.error("--follow-lesions: nothing is followed without the level group.")
-    return config
+
+
+def _merged(parser: _Parser, given: dict[str, Any]) -> dict[str, Any]:
+    """Return all options: of the command line, else the file, else the preset, else defaults."""
+    said = {dest: value for dest, value in given.items() if value is not None}
+    filed = _filed(parser, given) if given["config_file"] else {}
+    if given["preset"]:
+        filed = {dest: value for dest, value in filed.items() if dest not in PRESETS["default"]}
+    if given["sloppy"]:
+        filed.pop("n_samples", None)
+    options = {action.dest: action.default for action in parser._actions} | filed | said
+    chosen = PRESETS[options["preset"]] | ({"n_samples": 2} if options["sloppy"] else {})
+    return {
+        dest: chosen[dest] if dest in chosen and value is None else value
+        for dest, value in options.items()
+    }
+
+
+def _filed(parser: _Parser, given: dict[str, Any]) -> dict[str, Any]:
+    """Return what the file of `--config-file` says; exit 2 if it is wrong."""
+    path = given["config_file"]
+    parser.source = f"--config-file {path}: "
+    try:
+        words = read_arguments(path, parser, given)
+    except ValueError as error:
+        parser.error(str(error))
+    unset = argparse.Namespace(**dict.fromkeys(given))
+    found = parser.parse_args(["bids_dir", "output_dir", "group", *words], unset)
+    parser.source = ""
+    places = ("bids_dir", "output_dir", "analysis_level")
+    return {
+        dest: value
+        for dest, value in vars(found).items()
+        if value is not None and dest not in places
+    }
 
 
 def _folders(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
@@ -157,6 +235,7 @@ def _resources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
         n_procs = int(plugin.args.get("n_procs", cores()))
         memory_gb = plugin.args.get("memory_gb", _MEMORY_PART * machine_memory_gb())
     n_procs, memory_gb = options.nprocs or n_procs, options.mem_gb or memory_gb
+    samples_gb = LEAST_EXPLAIN_MEMORY_GB if options.low_mem else EXPLAIN_MEMORY_GB
     if memory_gb < _LEAST_MEMORY_GB:
         parser.error(
             f"--mem: {memory_gb:g} GB is too little. A number without a unit is in MB; 8G is 8 GB."
@@ -165,6 +244,8 @@ def _resources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
         "plugin": plugin,
         "n_procs": n_procs,
         "total_memory_gb": memory_gb,
+        "memory_gb": options.explain_mem_gb or samples_gb,
+        "low_memory": options.low_mem,
         "omp_n_threads": min(options.omp_nthreads or _MOST_OMP_THREADS, n_procs),
     }
 

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from bids_lesion_xai import __version__
 from bids_lesion_xai.bids.condition import dataset_problems
@@ -31,9 +29,14 @@ from bids_lesion_xai.bids.validate import validate
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.cli.runlog import RunLog
 from bids_lesion_xai.config import SCHEDULERS, RunConfig
-from bids_lesion_xai.errors import SOME_VISITS_FAILED, DataError, LesionXaiError, UsageError
+from bids_lesion_xai.errors import (
+    OUT_OF_MEMORY,
+    SOME_VISITS_FAILED,
+    DataError,
+    LesionXaiError,
+    UsageError,
+)
 from bids_lesion_xai.models.bundle import Bundle, read_bundle
-from bids_lesion_xai.models.network import choose_device
 from bids_lesion_xai.workflows.execute import Failure, run_visits
 from bids_lesion_xai.workflows.resume import IN_USE, Claims, find_reasons
 
@@ -52,27 +55,30 @@ def run_participants(config: RunConfig) -> int:
     UsageError
         The engine does not fit the model.
     """
+    from bids_lesion_xai.models.network import choose_device
+
     started = time.monotonic()
     bundle = read_bundle(config.model)
     bundle.verify()
-    _check_engine(config, bundle)
+    check_engine(config, bundle)
     is_cluster = config.plugin.name in SCHEDULERS
     if not is_cluster:
         config = replace(config, device=str(choose_device(config.device)))
-    visits, skipped = _select(config)
+    visits, skipped = find_inputs(config)
+    _tell_selection(visits, skipped)
     if not visits:
         message = f"No visit with FLAIR and T1w in {config.bids_dir}; nothing to do."
         raise DataError(message)
-    visits = _with_companions(visits, config)
+    visits = with_companions(visits, config)
     if config.validate:
         _validate_input(config)
-    named = [skip for skip in skipped if _asked_for_by_name(skip, visits, config)]
+    named = [skip for skip in skipped if asked_for_by_name(skip, visits, config)]
     store = Store(config.output_dir)
     with Claims.enter(config) as claims:
         with claims.output.hold("files of the dataset"):
             _write_dataset_files(store, config)
         run = RunLog(store, config, bundle, visits, skipped)
-        _write_options(store, run.name, config)
+        store.write_text(f"logs/{run.name}.toml", config.replay)
         free, failures = _claim(claims, visits)
         reasons = find_reasons(store, free, config, bundle)
         _tell_changes(reasons)
@@ -88,6 +94,12 @@ def run_participants(config: RunConfig) -> int:
         run.end(failures)
     unchanged = len(free) - len(changed)
     _tell_result(store, len(visits), unchanged, named, failures, time.monotonic() - started)
+    return _exit_code(failures, named)
+
+
+def _exit_code(failures: Sequence[Failure], named: Sequence[SkippedVisit]) -> int:
+    if failures and not named and all(failure.out_of_memory for failure in failures):
+        return OUT_OF_MEMORY
     return SOME_VISITS_FAILED if failures or named else 0
 
 
@@ -134,7 +146,7 @@ def _tell_changes(reasons: Mapping[Visit, Sequence[str]]) -> None:
             log.info("%s: processed again: %s", visit.name, "; ".join(why))
 
 
-def _check_engine(config: RunConfig, bundle: Bundle) -> None:
+def check_engine(config: RunConfig, bundle: Bundle) -> None:
     """Refuse now what `choose_engine` would refuse after every segmentation."""
     if config.engine != "auto" and (config.engine == "window") != (bundle.window is not None):
         way = "sliding windows" if bundle.window else "the whole volume at once"
@@ -144,7 +156,7 @@ def _check_engine(config: RunConfig, bundle: Bundle) -> None:
         raise UsageError(message)
 
 
-def _asked_for_by_name(
+def asked_for_by_name(
     skip: SkippedVisit, visits: Sequence[VisitInputs], config: RunConfig
 ) -> bool:
     """Tell whether the user named this visit.
@@ -158,8 +170,8 @@ def _asked_for_by_name(
     return skip.visit.participant in config.participants and skip.visit.participant not in others
 
 
-def _select(config: RunConfig) -> tuple[list[VisitInputs], list[SkippedVisit]]:
-    """Find the images of every visit, and tell what was found.
+def find_inputs(config: RunConfig) -> tuple[list[VisitInputs], list[SkippedVisit]]:
+    """Find the images of every visit.
 
     Raises
     ------
@@ -176,7 +188,6 @@ def _select(config: RunConfig) -> tuple[list[VisitInputs], list[SkippedVisit]]:
     )
     for problem in dataset_problems(config.bids_dir, config.participants):
         log.warning("%s: %s", config.bids_dir, problem)
-    _tell_selection(visits, skipped)
     return visits, skipped
 
 
@@ -192,7 +203,7 @@ def _tell_selection(visits: Sequence[VisitInputs], skipped: Sequence[SkippedVisi
         log.warning("skipped %s", skip.reason)
 
 
-def _with_companions(visits: Sequence[VisitInputs], config: RunConfig) -> list[VisitInputs]:
+def with_companions(visits: Sequence[VisitInputs], config: RunConfig) -> list[VisitInputs]:
     """Return the visits with their reference masks and tissue maps, where these are there.
 
     Raises
@@ -252,24 +263,16 @@ def _write_dataset_files(store: Store, config: RunConfig) -> None:
     readme = Path(__file__).parent.parent / "reports" / "templates" / "output_readme.md"
     text = readme.read_text(encoding="utf-8").replace("VERSION", __version__)
     store.write_text("README.md", text.replace("OUTPUTS", outputs))
-    for name in ("CITATION.md", "CITATION.bib"):
-        citation = readme.with_name(name).read_text(encoding="utf-8")
-        store.write_text(f"logs/{name}", citation)
+    write_citation(store)
 
 
-def _write_options(store: Store, run: str, config: RunConfig) -> None:
-    """Write the options of the run, as TOML; one that is not set is left out."""
-    options = asdict(config)
-    plugin = options.pop("plugin")
-    lines = [_toml(key, value) for key, value in options.items() if value is not None]
-    lines += [_toml("plugin", plugin["name"]), "\n[plugin_args]\n"]
-    lines += [_toml(key, value) for key, value in plugin["args"].items()]
-    store.write_text(f"logs/{run}.toml", "".join(lines))
-
-
-def _toml(key: str, value: Any) -> str:
-    """Return a line of TOML; JSON's strings, numbers and lists are TOML's too."""
-    return f"{key} = {json.dumps(value, ensure_ascii=False, default=str)}\n"
+def write_citation(store: Store) -> list[Path]:
+    """Write which works a run rests on, and return the files."""
+    templates = Path(__file__).parent.parent / "reports" / "templates"
+    return [
+        store.write_text(f"logs/{name}", (templates / name).read_text(encoding="utf-8"))
+        for name in ("CITATION.md", "CITATION.bib")
+    ]
 
 
 def _tell_result(

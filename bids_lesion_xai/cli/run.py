@@ -15,6 +15,7 @@ from bids_lesion_xai.cli.user import name_the_user
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.errors import (
     INPUT_OUTPUT_ERROR,
+    OUT_OF_MEMORY,
     SOME_VISITS_FAILED,
     DataError,
     LesionXaiError,
@@ -37,10 +38,16 @@ def main(argv: list[str] | None = None) -> int:
     _configure_logging(config.verbosity)
     name_the_user()
     signal.signal(signal.SIGTERM, _terminate)
+    for warning in config.warnings:
+        log.warning("%s", warning)
     try:
-        _require_input(config)
+        _require_folders(config)
         _require_covariates(config)
+        if config.dry_run:
+            return _plan(config)
         _prepare_folders(config)
+        if config.boilerplate_only:
+            return _write_citation(config)
         return _run_levels(config)
     except LesionXaiError as error:
         log.error("%s", error)
@@ -49,6 +56,9 @@ def main(argv: list[str] | None = None) -> int:
         # Of a visit, these are contained; this one concerns the whole run, e.g. a full disk.
         log.error("%s", error)
         return INPUT_OUTPUT_ERROR
+    except MemoryError:
+        log.error("memory does not suffice; see --mem and --low-mem")
+        return OUT_OF_MEMORY
     except KeyboardInterrupt:
         log.error("interrupted; visits that are complete stay in the output folder")
         return _INTERRUPTED
@@ -70,11 +80,30 @@ def _run_levels(config: RunConfig) -> int:
 
 def _run_level(level: str, config: RunConfig) -> int:
     """Run one analysis level; the imports are slow, so each level pays for its own only."""
+    if level == "participant" and config.reports_only:
+        from bids_lesion_xai.cli.reports import rebuild_reports
+
+        return rebuild_reports(config)
     if level == "participant":
         from bids_lesion_xai.cli.participant import run_participants
 
         return run_participants(config)
     return _run_group(config)
+
+
+def _plan(config: RunConfig) -> int:
+    from bids_lesion_xai.cli.plan import tell_plan
+
+    return tell_plan(config)
+
+
+def _write_citation(config: RunConfig) -> int:
+    from bids_lesion_xai.bids.store import Store
+    from bids_lesion_xai.cli.participant import write_citation
+
+    for path in write_citation(Store(config.output_dir)):
+        log.info("wrote %s", path)
+    return 0
 
 
 def _run_group(config: RunConfig) -> int:
@@ -87,6 +116,8 @@ def _run_group(config: RunConfig) -> int:
     matches, unfollowed = _follow(store) if config.follow_lesions else ({}, [])
     with store.shared():
         written, group = write_group(store, covariates, matches, unfollowed)
+    if config.levels == ("group",) and not config.reports_only:
+        store.write_text(f"logs/{config.run}.toml", config.replay)
     for path in written:
         log.info("wrote %s", path)
     for difference in group.differences:
@@ -120,15 +151,19 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _require_input(config: RunConfig) -> None:
-    """Check that there is an input folder.
+def _require_folders(config: RunConfig) -> None:
+    """Check that the folder that is read is there.
 
     Raises
     ------
     NotFoundError
-        There is none.
+        It is not.
     """
-    if not config.bids_dir.is_dir():
+    if config.reports_only:
+        if not config.output_dir.is_dir():
+            message = f"OUTPUT_DIR {config.output_dir} does not exist; --reports-only reads it."
+            raise NotFoundError(message)
+    elif not config.bids_dir.is_dir():
         problem = "is not a folder" if config.bids_dir.exists() else "does not exist"
         message = f"BIDS_DIR {config.bids_dir} {problem}; name the root folder of a BIDS dataset."
         raise NotFoundError(message)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import sys
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -46,7 +45,7 @@ class RunLog:
         visits: Sequence[VisitInputs],
         skipped: Sequence[SkippedVisit],
     ) -> None:
-        self.name = f"run-{uuid.uuid4().hex}"
+        self.name = config.run
         # Of each visit in seconds, by its name.
         self.seconds: dict[str, float] = {}
         self._store = store

@@ -212,6 +212,7 @@ class _StandardiseInput(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc="T1w or FLAIR, 1 mm isotropic")
     brain_mask_file = File(exists=True, mandatory=True, desc="mask on the grid of in_file")
     visit = traits.Str(mandatory=True, desc="name of the visit, for messages")
+    sloppy = traits.Bool(False, usedefault=True, desc="find the bias field coarsely")
 
 
 class _StandardiseOutput(TraitedSpec):
@@ -232,7 +233,7 @@ class Standardise(SimpleInterface):
             values, grid = _load(self.inputs.in_file)
             # N4 would turn a constant image into numbers without meaning.
             brain_moments(values, inside)
-            corrected = without_bias(Image(values, grid), inside)
+            corrected = without_bias(Image(values, grid), inside, sloppy=self.inputs.sloppy)
             mean, deviation = brain_moments(corrected, inside)
         out_file = nifti.save(
             Path(runtime.cwd, "standardised.nii.gz"),

@@ -47,12 +47,13 @@ class _PublishInput(BaseInterfaceInputSpec):
     flair_to_t1w = File(exists=True, mandatory=True, desc="rigid transform")
     lesion_probability = File(exists=True, mandatory=True, desc="lesion probability")
     lesion_mask = File(exists=True, mandatory=True, desc="lesions")
-    lesion_mask_native = File(exists=True, mandatory=True, desc="lesions on the native FLAIR")
+    lesion_mask_native = File(exists=True, desc="lesions on the native FLAIR")
     lesion_labels = File(exists=True, mandatory=True, desc="lesions with their numbers")
     lesion_table = File(exists=True, mandatory=True, desc="one row a lesion")
     saliency_flair = File(exists=True, mandatory=True, desc="saliency with respect to FLAIR")
     saliency_t1w = File(exists=True, mandatory=True, desc="saliency with respect to T1w")
     saliency_table = File(exists=True, mandatory=True, desc="one row a lesion")
+    keeps_maps = traits.Bool(mandatory=True, desc="whether maps of single lesions are written")
     region_labels = File(exists=True, desc="predicted, missed and control regions")
     region_table = File(exists=True, desc="one row a region")
     experiment_numbers = File(exists=True, desc="one row a lesion")
@@ -86,7 +87,8 @@ class Publish(SimpleInterface):
         return runtime
 
     def _publish(self, store: Store, visit: Visit, facts: dict[str, dict[str, Any]]) -> None:
-        for path in sorted(Path(self.inputs.lesion_folder).glob("*.nii.gz")):
+        maps = Path(self.inputs.lesion_folder).glob("*.nii.gz") if self.inputs.keeps_maps else ()
+        for path in sorted(maps):
             lesion, _, channel = path.name.removesuffix(".nii.gz").partition("_")
             store.publish(f"lesion_saliency_{channel}", path, visit=visit, lesion=lesion)
         for key, path in self._paths().items():

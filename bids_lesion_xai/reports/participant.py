@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def write_report(store: Store, visit: Visit) -> Path:
     scan = load_scan(store, visit)
     rows: list[dict[str, Any]] = lesions.to_dict("records")  # type: ignore[assignment]
     saliency = store.facts("saliency_table", visit)
+    kept = has_maps(store, visit, rows)
     content = {
         "visit": visit,
         "dataset": read_description(store.root).get("Name", ""),
@@ -76,11 +78,12 @@ def write_report(store: Store, visit: Visit) -> Path:
         "saliency_facts": _SALIENCY_FACTS,
         "columns": _COLUMNS,
         "units": saliency["Units"],
+        "has_maps": kept,
         "overview": _publish_figure(store, "overview_figure", draw_overview(scan), visit),
         "lesions": [
             {
                 "row": row,
-                "figure": _lesion_figure(store, visit, scan, row, saliency["Units"]),
+                "figure": _lesion_figure(store, visit, scan, row, saliency["Units"], kept=kept),
                 "profile": draw_profile(row),
             }
             for row in rows
@@ -142,16 +145,35 @@ def draw_profile(row: dict[str, Any]) -> str:
         return page.chart_uri(figure)
 
 
-def _lesion_figure(store: Store, visit: Visit, scan: Scan, row: dict[str, Any], units: str) -> str:
+def _lesion_figure(
+    store: Store, visit: Visit, scan: Scan, row: dict[str, Any], units: str, *, kept: bool
+) -> str:
     """Draw and publish the figure of a lesion, and return it as a URI."""
-    name = str(row["name"])
-    crops = {}
-    for channel in CHANNELS:
-        key = f"lesion_saliency_{channel}"
-        values, grid = nifti.load(store.path(key, visit, name))
-        crops[channel] = Crop(values, grid.offset_in(scan.grid))
+    read = _own_map if kept else _share_of_map
+    crops = {channel: read(store, visit, scan, row, channel) for channel in CHANNELS}
     figure = draw_lesion(scan, int(row["index"]), crops, units)
-    return _publish_figure(store, "lesion_figure", figure, visit, name)
+    return _publish_figure(store, "lesion_figure", figure, visit, str(row["name"]))
+
+
+def _own_map(store: Store, visit: Visit, scan: Scan, row: dict[str, Any], channel: str) -> Crop:
+    path = store.path(f"lesion_saliency_{channel}", visit, str(row["name"]))
+    values, grid = nifti.load(path)
+    return Crop(values, grid.offset_in(scan.grid))
+
+
+def _share_of_map(
+    store: Store, visit: Visit, scan: Scan, row: dict[str, Any], channel: str
+) -> Crop:
+    """Return the map of all lesions where this one is the nearest; a missed lesion has none."""
+    values, _ = nifti.load(store.path(f"saliency_{channel}", visit))
+    return Crop(np.where(scan.nearest == row["index"], values, np.float32(0)), (0, 0, 0))
+
+
+def has_maps(store: Store, visit: Visit, rows: Sequence[dict[str, Any]]) -> bool:
+    """Tell whether the maps of single lesions were kept, or there is none to keep."""
+    names = [str(row["name"]) for row in rows]
+    paths = (store.path("lesion_saliency_flair", visit, name) for name in names)
+    return not names or any(path.is_file() for path in paths)
 
 
 def _publish_figure(

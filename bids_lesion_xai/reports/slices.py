@@ -59,6 +59,17 @@ class Scan:
         """Bounding box of lesion 1, 2, ...; None for a number that no lesion has."""
         return list(ndimage.find_objects(self.labels))
 
+    @cached_property
+    def nearest(self) -> NDArray[np.int32]:
+        """The predicted lesion nearest to each voxel, 0 if there is none."""
+        # It imports torch, and is needed where single maps were not kept alone.
+        from bids_lesion_xai.explain.summary import nearest_lesion
+
+        predicted = np.where(self.labels <= self.n_predicted, self.labels, 0)
+        if not predicted.any():
+            return predicted
+        return nearest_lesion(predicted, self.grid.spacing_mm)
+
     def plane(self, channel: str, axis: int, index: int) -> NDArray[np.float32]:
         """Return the slice `index` across a voxel axis, 2D, with black outside the brain."""
         # Indexed, for `take` would copy the whole volume first.

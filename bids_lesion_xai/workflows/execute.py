@@ -6,21 +6,34 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
+import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from traceback import format_exc
 
 from bids_lesion_xai.bids.dataset import VisitInputs
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
-from bids_lesion_xai.config import SCHEDULERS, RunConfig
+from bids_lesion_xai.config import LEAST_EXPLAIN_MEMORY_GB, SCHEDULERS, RunConfig
 from bids_lesion_xai.models.bundle import Bundle
-from bids_lesion_xai.workflows.names import workflow_name, workflow_of
+from bids_lesion_xai.workflows.names import RUN_NAME, work_folder, workflow_name, workflow_of
+from bids_lesion_xai.workflows.usage import add_usages
 
 log = logging.getLogger(__name__)
 
+# What every step takes at least by nipype's account is more than that.
+_NEXT_TO_NONE_GB = 0.1
+_STOPPED = "not finished, because another visit failed (--stop-on-first-crash)"
+# What is said where memory does not suffice: by Python, torch (CPU and GPU), ITK, and where the
+# system killed a worker.
+_STARVED = re.compile(
+    r"MemoryError|OutOfMemoryError|CUDA out of memory|can't allocate memory|not enough memory"
+    r"|bad_alloc|Failed to allocate memory|Cannot allocate memory"
+    r"|process pool was terminated abruptly"
+)
 _NO_RESULT = "stopped without a message; out of memory is a common reason"
 # nipype's words for a job of which the scheduler knows nothing any more.
 _LOST_JOB = re.compile(r"Job id \((\d+)\) finished or terminated, but results file does not exist")
@@ -44,17 +57,23 @@ class Failure:
     reason : str
     log : str
         What nipype wrote about the crash, or empty.
+    out_of_memory : bool
+        Whether it was for want of memory.
     """
 
     visit: Visit
     reason: str
     log: str
+    out_of_memory: bool = False
 
 
 def run_visits(
     visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle, seconds: dict[str, float]
 ) -> list[Failure]:
     """Process every visit, and return the failures; the others are in the output folder.
+
+    Visits for which memory did not suffice are processed once more, one step at a time, and, where
+    it was the memory of a GPU, on the CPU.
 
     Parameters
     ----------
@@ -66,6 +85,50 @@ def run_visits(
     seconds : dict
         Filled with the time that each visit took, by its name; not where a scheduler runs them.
     """
+    store = Store(config.output_dir)
+    if config.clean_work_dir:
+        _clean(visits, config)
+    if config.write_graph:
+        _write_graph(store, visits[0], config, bundle)
+    failures = _run_once(visits, config, bundle, seconds)
+    starved = {failure.visit for failure in failures if failure.out_of_memory}
+    if not starved or config.plugin.name in SCHEDULERS or _is_least(config):
+        return failures
+    least = replace(config, device="cpu", low_memory=True, memory_gb=LEAST_EXPLAIN_MEMORY_GB)
+    log.warning(
+        "memory did not suffice for %s; once more, one step at a time, on the CPU",
+        ", ".join(sorted(visit.name for visit in starved)),
+    )
+    again = _run_once([one for one in visits if one.visit in starved], least, bundle, seconds)
+    return [failure for failure in failures if failure.visit not in starved] + again
+
+
+def _is_least(config: RunConfig) -> bool:
+    return config.low_memory and config.device == "cpu"
+
+
+def _clean(visits: Sequence[VisitInputs], config: RunConfig) -> None:
+    """Remove what former runs left of these visits in the work folder."""
+    for inputs in visits:
+        folder = work_folder(config) / RUN_NAME / workflow_name(inputs.visit.name)
+        if folder.is_dir():
+            log.info("%s: removed what former runs left in %s", inputs.visit.name, folder)
+            shutil.rmtree(folder)
+
+
+def _write_graph(store: Store, inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> None:
+    from bids_lesion_xai.workflows.graph import draw
+    from bids_lesion_xai.workflows.participant import init_visit_wf
+
+    with tempfile.TemporaryDirectory(dir=config.work_dir) as folder:
+        drawn = draw(init_visit_wf(inputs, config, bundle), Path(folder))
+        place = f"logs/{config.run}_graph{drawn.suffix}"
+        log.info("wrote %s", store.write_text(place, drawn.read_text(encoding="utf-8")))
+
+
+def _run_once(
+    visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle, seconds: dict[str, float]
+) -> list[Failure]:
     crash_dir = config.work_dir / f"crash-{uuid.uuid4().hex}"
     crash_dir.mkdir(parents=True)
     _configure_nipype(config, crash_dir)
@@ -81,13 +144,17 @@ def run_visits(
         log.debug("nipype: %s", problem)
     crashes = _read_crashes(crash_dir, names)
     silent = (_NO_RESULT, "") if crashes else (_reason(problem), problem)
+    if crashes and config.stop_on_first_crash:
+        silent = (_STOPPED, "")
     failures = []
     for visit, completed_before in before.items():
         completed = store.completed_ns(visit)
         if visit.name in crashes or completed in (None, completed_before):
             reason, text = crashes.get(visit.name, silent)
             stale = completed is not None and completed == completed_before
-            failures.append(Failure(visit, reason + _STALE if stale else reason, text))
+            failures.append(
+                Failure(visit, reason + _STALE if stale else reason, text, _is_starved(text))
+            )
     return failures
 
 
@@ -106,9 +173,16 @@ def _run_graph(
     from bids_lesion_xai.workflows.participant import init_run_wf
     from bids_lesion_xai.workflows.workers import WorkersPlugin
 
-    workers = WorkersPlugin(config.n_procs, config.total_memory_gb, names)
+    # With next to no memory, every step runs alone.
+    memory_gb = _NEXT_TO_NONE_GB if config.low_memory else config.total_memory_gb
+    workers = WorkersPlugin(config.n_procs, memory_gb, names)
     workers.seconds = seconds
-    init_run_wf(visits, config, bundle).run(plugin=workers)
+    try:
+        init_run_wf(visits, config, bundle).run(plugin=workers)
+    finally:
+        if config.resource_monitor:
+            place = f"logs/{config.run}_resources.tsv"
+            log.info("wrote %s", add_usages(config.output_dir / place, workers.usages))
 
 
 def _configure_nipype(config: RunConfig, crash_dir: Path) -> None:
@@ -122,7 +196,7 @@ def _configure_nipype(config: RunConfig, crash_dir: Path) -> None:
             "execution": {
                 "crashdump_dir": str(crash_dir),
                 "crashfile_format": "txt",
-                "stop_on_first_crash": "false",
+                "stop_on_first_crash": str(config.stop_on_first_crash).lower(),
                 "remove_unnecessary_outputs": "false",
                 "hash_method": "content",
                 "check_version": "false",
@@ -153,6 +227,11 @@ def _read_crashes(crash_dir: Path, names: Mapping[str, str]) -> dict[str, tuple[
         visit = names.get(workflow_of(text.partition("\n")[0]), "")
         crashes.setdefault(visit, (_reason(text).removeprefix(f"{visit}: "), text))
     return crashes
+
+
+def _is_starved(text: str) -> bool:
+    """Tell whether a crash was for want of memory."""
+    return _STARVED.search(text) is not None
 
 
 def _reason(text: str) -> str:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from bids_lesion_xai.config import RunConfig
 
+# Of the graph of all visits.
+RUN_NAME = "bids_lesion_xai_wf"
+
 
 def work_folder(config: RunConfig) -> Path:
     """Return where the graphs of a run lie.

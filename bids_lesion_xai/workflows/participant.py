@@ -20,7 +20,7 @@ from bids_lesion_xai.interfaces.publish import Complete, Publish
 from bids_lesion_xai.interfaces.report import Report
 from bids_lesion_xai.interfaces.segment import Segment
 from bids_lesion_xai.models.bundle import Bundle
-from bids_lesion_xai.workflows.names import work_folder, workflow_name
+from bids_lesion_xai.workflows.names import RUN_NAME, work_folder, workflow_name
 from bids_lesion_xai.workflows.preprocess import init_preprocess_wf
 from bids_lesion_xai.workflows.provenance import describe_visit, input_files
 
@@ -35,7 +35,7 @@ def init_run_wf(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle
     bundle : Bundle
         Read from ``config.model``.
     """
-    workflow = Workflow(name="bids_lesion_xai_wf", base_dir=str(work_folder(config)))
+    workflow = Workflow(name=RUN_NAME, base_dir=str(work_folder(config)))
     workflow.add_nodes([init_visit_wf(inputs, config, bundle) for inputs in visits])
     return workflow
 
@@ -51,7 +51,9 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
         Read from ``config.model``.
     """
     preprocess = init_preprocess_wf(
-        skull_strip=config.skull_strip, registration=config.registration
+        skull_strip=config.skull_strip,
+        registration=config.registration,
+        sloppy=config.sloppy,
     )
     preprocess.inputs.inputnode.flair_file = str(inputs.flair)
     preprocess.inputs.inputnode.t1w_file = str(inputs.t1w)
@@ -102,7 +104,6 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
         # Images, network and the reduction of a large lesion, beside the samples.
         mem_gb=1.5 + config.memory_gb,
     )
-    native = Node(ResampleMask(reference_file=str(inputs.flair)), name="native_mask", mem_gb=1)
     publish = Node(
         Publish(
             output_dir=str(config.output_dir),
@@ -113,6 +114,7 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
             method=config.method,
             seed=config.random_seed,
             settings=_settings(config, bundle, threshold),
+            keeps_maps=config.saliency_output == "maps",
         ),
         name="publish",
     )
@@ -145,8 +147,6 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
             (segment, describe, [("probability_file", "probability_file")]),
             (segment, explain, [("labels_file", "labels_file")]),
             (describe, explain, [("explained_file", "explained_file")]),
-            (segment, native, [("mask_file", "mask_file")]),
-            (preprocess, native, [(f"{out}flair_to_t1w_file", "transform_file")]),
             (
                 preprocess,
                 publish,
@@ -168,7 +168,6 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
                 ],
             ),
             (describe, publish, [("table_file", "lesion_table")]),
-            (native, publish, [("out_file", "lesion_mask_native")]),
             (
                 explain,
                 publish,
@@ -186,6 +185,15 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
             (report, complete, [("report_file", "report_file")]),
         ]
     )
+    if "FLAIR" in config.output_spaces:
+        native = Node(ResampleMask(reference_file=str(inputs.flair)), name="native_mask", mem_gb=1)
+        workflow.connect(
+            [
+                (segment, native, [("mask_file", "mask_file")]),
+                (preprocess, native, [(f"{out}flair_to_t1w_file", "transform_file")]),
+                (native, publish, [("out_file", "lesion_mask_native")]),
+            ]
+        )
     if config.experiments:
         experiment = _experiment_node(config, threshold, explanation)
         workflow.connect(

@@ -19,7 +19,7 @@ OUTPUTS = ("flair_file", "t1w_file", "brain_mask_file", "flair_to_t1w_file", "fa
 
 
 def init_preprocess_wf(
-    *, skull_strip: str, registration: str, name: str = "preprocess_wf"
+    *, skull_strip: str, registration: str, sloppy: bool = False, name: str = "preprocess_wf"
 ) -> Workflow:
     """Build the graph from the native images of a visit to what the network sees.
 
@@ -35,6 +35,8 @@ def init_preprocess_wf(
         chooses.
     registration : str
         ``force`` registers FLAIR to T1w, ``skip`` takes the headers as they are, ``auto`` chooses.
+    sloppy : bool
+        Whether the bias field is found coarsely, for tests.
     name : str
 
     Inputs
@@ -60,8 +62,8 @@ def init_preprocess_wf(
     conform = Node(Conform(), name="conform", mem_gb=1)
     brain_mask = Node(BrainMask(skull_strip=skull_strip), name="brain_mask", mem_gb=2)
     register = Node(RegisterFlair(registration=registration), name="register_flair", mem_gb=2)
-    t1w = Node(Standardise(), name="standardise_t1w", mem_gb=1)
-    flair = Node(Standardise(), name="standardise_flair", mem_gb=1)
+    t1w = Node(Standardise(sloppy=sloppy), name="standardise_t1w", mem_gb=1)
+    flair = Node(Standardise(sloppy=sloppy), name="standardise_flair", mem_gb=1)
     facts = Node(WriteFacts(), name="write_facts")
 
     workflow = Workflow(name=name)

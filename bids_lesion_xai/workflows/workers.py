@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from dataclasses import replace
 from traceback import format_exception
 from typing import Any
 
@@ -22,10 +23,13 @@ from nipype.pipeline.engine import Node
 from nipype.pipeline.plugins import MultiProcPlugin
 
 from bids_lesion_xai.workflows.names import workflow_of
+from bids_lesion_xai.workflows.usage import Meter, Usage
 
 log = logging.getLogger(__name__)
 
 Lines = list[str]
+# The traceback of a node that failed, and what the node took.
+Ended = tuple[Lines | None, Usage]
 
 
 class WorkersPlugin(MultiProcPlugin):  # type: ignore[misc]
@@ -55,7 +59,10 @@ class WorkersPlugin(MultiProcPlugin):  # type: ignore[misc]
         super().__init__({"n_procs": n_procs, "memory_gb": memory_gb, "raise_insufficient": False})
         self._names = names
         self._idle: list[ProcessPoolExecutor] = []
+        self._nodes: dict[int, Node] = {}
         self._began: dict[str, float] = {}
+        # Of the steps that came to an end, in that order.
+        self.usages: list[Usage] = []
         # From the first step of a visit to the end of its last, by name of the visit.
         self.seconds: dict[str, float] = {}
 
@@ -63,7 +70,8 @@ class WorkersPlugin(MultiProcPlugin):  # type: ignore[misc]
         """Run every node of `graph`; when interrupted, wait for none of them."""
         try:
             super().run(graph, config, updatehash)
-        except (KeyboardInterrupt, SystemExit):
+        except BaseException:
+            # Interrupted, or stopped by the first failure; after the last step there are none.
             for process in multiprocessing.active_children():
                 process.kill()
                 process.join()
@@ -90,12 +98,11 @@ class WorkersPlugin(MultiProcPlugin):  # type: ignore[misc]
         log.info("%s: %s (step %d of %d)", visit, what, step, total)
         self._began.setdefault(visit, time.monotonic())
         self._taskid += 1
+        self._nodes[self._taskid] = node
         self._task_obj[self._taskid] = self._submit(node, updatehash)
         return int(self._taskid)
 
-    def _submit(
-        self, node: Node, updatehash: bool
-    ) -> tuple[ProcessPoolExecutor, Future[Lines | None]]:
+    def _submit(self, node: Node, updatehash: bool) -> tuple[ProcessPoolExecutor, Future[Ended]]:
         while self._idle:
             worker = self._idle.pop()
             with suppress(BrokenProcessPool):
@@ -115,7 +122,13 @@ class WorkersPlugin(MultiProcPlugin):  # type: ignore[misc]
             return None
         self._idle.append(worker)
         error = future.exception()
-        return {"result": None, "traceback": format_exception(error) if error else future.result()}
+        if error:
+            return {"result": None, "traceback": format_exception(error)}
+        traceback, usage = future.result()
+        node = self._nodes[taskid]
+        visit = self._names.get(workflow_of(node.fullname), "")
+        self.usages.append(replace(usage, visit=visit, step=node.name))
+        return {"result": None, "traceback": traceback}
 
     def _task_finished_cb(self, jobid: int, cached: bool = False) -> None:
         visit = self._names.get(workflow_of(self.procs[jobid].fullname), "")
@@ -155,12 +168,13 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run(node: Node, updatehash: bool) -> Lines | None:
-    """Run a node with the settings of the main process; return the traceback if it fails."""
+def _run(node: Node, updatehash: bool) -> Ended:
+    """Run a node with the settings of the main process."""
     nipype_config.update_config(node.config)
     nipype_logging.update_logging(nipype_config)
+    meter, traceback = Meter(), None
     try:
         node.run(updatehash=updatehash)
     except BaseException as error:
-        return format_exception(error)
-    return None
+        traceback = format_exception(error)
+    return traceback, meter.read("", node.name)

@@ -96,6 +96,18 @@ def test_defaults() -> None:
         force=False,
         validate=True,
         verbosity=0,
+        low_memory=False,
+        sloppy=False,
+        output_spaces=("T1w", "FLAIR"),
+        saliency_output="maps",
+        write_graph=False,
+        resource_monitor=False,
+        stop_on_first_crash=False,
+        clean_work_dir=False,
+        dry_run=False,
+        reports_only=False,
+        boilerplate_only=False,
+        dry_run_table=None,
     )
     assert str(os.getuid()) in defaults.work_dir.name
 
@@ -126,6 +138,23 @@ def test_defaults() -> None:
         (["--model", "."], "model", Path.cwd()),
         (["group", "--follow-lesions"], "follow_lesions", True),
         (["group", "--group-by", "sex", "age", "sex"], "group_by", ("sex", "age")),
+        (["--output-spaces", "T1w"], "output_spaces", ("T1w",)),
+        (["--output-spaces", "FLAIR", "T1w"], "output_spaces", ("T1w", "FLAIR")),
+        (["--saliency-output", "summary"], "saliency_output", "summary"),
+        (["--write-graph"], "write_graph", True),
+        (["--stop-on-first-crash"], "stop_on_first_crash", True),
+        (["--clean-workdir"], "clean_work_dir", True),
+        (["--reports-only"], "reports_only", True),
+        (["--boilerplate-only"], "boilerplate_only", True),
+        (["--dry-run"], "dry_run", True),
+        (["--dry-run-table", "x.tsv"], "dry_run", True),
+        (["--dry-run-table", "x.tsv"], "dry_run_table", Path("x.tsv").resolve()),
+        (["--low-mem"], "low_memory", True),
+        (["--low-mem"], "memory_gb", 0.1),
+        (["--low-mem", "--explain-mem-gb", "2"], "memory_gb", 2),
+        (["--sloppy"], "n_samples", 2),
+        (["--sloppy", "--n-samples", "5"], "n_samples", 5),
+        (["--debug"], "verbosity", 2),
         (["-v"], "verbosity", 1),
         (["-vv"], "verbosity", 2),
         (["--verbose", "--verbose"], "verbosity", 2),
@@ -173,6 +202,8 @@ def test_labels_lose_their_prefix_and_are_taken_once() -> None:
             "skull_strip",
             "skip",
         ),
+        (["--resource-monitor", "--resource_monitor", "--profile"], [], "resource_monitor", True),
+        (["--sloppy", "--testing"], [], "sloppy", True),
         (["--device cuda", "--gpu"], [], "device", "cuda"),
         (["-w", "--work-dir", "--work_dir"], ["/scratch"], "work_dir", Path("/scratch")),
         (
@@ -203,6 +234,42 @@ def test_every_spelling_means_the_same(
     assert getattr(config(), field) != expected
     for spelling in spellings:
         assert getattr(config(*spelling.split(), *value), field) == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "flags"),
+    [
+        ("participant", ""),
+        ("participant --method gradient --n-samples 3", "n-samples"),
+        ("participant --method gradient --noise-level 0.1", "noise-level"),
+        ("participant --method integrated-gradients --noise-rule robust", "noise-rule"),
+        ("participant --baseline zero", "baseline"),
+        ("participant --method integrated-gradients --baseline zero", ""),
+        ("participant --device cpu --allow-tf32", "allow-tf32"),
+        ("participant --output-spaces FLAIR", "output-spaces"),
+        ("participant --output-spaces FLAIR T1w", ""),
+        ("group --n-samples 3 --participant-label 01", "n-samples participant-label"),
+        ("participant group --n-samples 3 --participant-label 01", ""),
+        ("participant --reports-only --participant-label 01", ""),
+        ("participant --reports-only --model .", "model"),
+        ("participant --boilerplate-only --write-graph", "write-graph"),
+        ("participant --dry-run --clean-workdir --n-samples 3", "clean-workdir"),
+        ("participant --notrack --md-only-boilerplate", ""),
+    ],
+)
+def test_what_has_no_effect_beside_the_other_options_is_told(argv: str, flags: str) -> None:
+    told = parse(["bids", "out", *argv.split()]).warnings
+    assert sorted(line.split()[0] for line in told) == sorted(
+        f"--{flag}" for flag in flags.split()
+    )
+
+
+@pytest.mark.parametrize("others", ["--reports-only", "--boilerplate-only"])
+def test_parts_of_the_work_are_asked_for_one_by_one(
+    others: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refusal(capsys, "bids", "out", "participant", "--dry-run", others)
+    assert "not allowed with" in message
 
 
 IGNORED = (
@@ -294,6 +361,9 @@ def test_one_process_never_uses_more_cores_than_there_are(
         *(("--device", value) for value in ("tpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "")),
         *(("--aggregation", value) for value in ("foo", "Mean")),
         *(("--method", value) for value in ("foo", "gradcam++", "SmoothGrad")),
+        *(("--output-spaces", value) for value in ("MNI152NLin2009cAsym", "T1w:res-2", "t1w")),
+        ("--saliency-output", "all"),
+        ("--subject-anatomical-reference", "unbiased"),
         ("--preset", "fast"),
         ("--target", "logits"),
         ("--noise-rule", "t1w-range"),
@@ -436,10 +506,8 @@ def test_a_flag_wins_over_the_preset_wherever_it_stands(preset: str, name: str) 
 
 def test_a_preset_changes_nothing_else() -> None:
     default, other = (vars(config("--preset", preset)) for preset in CHOICES)
-    assert {name for name in default if default[name] != other[name]} == {
-        "aggregation",
-        "noise_rule",
-    }
+    differ = {name for name in default if default[name] != other[name]}
+    assert differ - {"run", "replay"} == {"aggregation", "noise_rule"}
 
 
 @pytest.mark.parametrize("method", INPUT_METHODS)

@@ -13,6 +13,8 @@ from bids_lesion_xai.explain.catalogue import ENGINES
 # What a visit takes that is a job of a cluster, unless told otherwise.
 JOB_CORES = 4
 JOB_MEMORY_GB = 8.0
+# For noise samples side by side, unless told otherwise.
+EXPLAIN_MEMORY_GB = 1.5
 
 
 def add_resources(parser: argparse.ArgumentParser) -> None:
@@ -56,10 +58,9 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--explain-mem-gb",
         type=above_zero,
-        default=1.5,
         metavar="GB",
         help="memory for the samples of one explanation that are computed side by side; one "
-        "always runs",
+        f"always runs; {EXPLAIN_MEMORY_GB} if not given",
     )
     group.add_argument(
         *("--use-plugin", "--nipype-plugin-file"),
@@ -95,8 +96,8 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
         help="cores that one process uses for the network; --nprocs, at most 8, if not given",
     )
     group.add_argument(
-        *("-v", "--verbose"),
-        action="count",
-        default=0,
-        help="tell more; twice for everything",
+        *("--low-mem", "--low_mem"),
+        action="store_true",
+        help="take as little memory as possible, in more time: one step of one visit at a time, "
+        "and one noise sample at a time",
     )
