@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A dry run tells what a run would do, and does nothing."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+from bids_lesion_xai.bids.store import LAST_KEY, Store
+from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.cli.costs import estimate, side_by_side
+from bids_lesion_xai.cli.parser import parse
+from bids_lesion_xai.cli.run import main
+from bids_lesion_xai.config import RunConfig
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    yield
+    logging.getLogger("bids_lesion_xai").setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def bids(tmp_path: Path) -> Path:
+    image = nb.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4))
+    for name in ("01_FLAIR", "01_T1w", "01_ce-gad_T1w", "02_T1w"):
+        folder = tmp_path / "bids" / f"sub-{name[:2]}" / "anat"
+        folder.mkdir(parents=True, exist_ok=True)
+        nb.save(image, folder / f"sub-{name}.nii.gz")
+    return tmp_path / "bids"
+
+
+def plan(bids: Path, *options: str) -> int:
+    out = bids.parent / "out"
+    levels = [option for option in options if option == "group"]
+    others = [option for option in options if option != "group"]
+    work = ["-w", str(bids.parent / "work")]
+    return main([str(bids), str(out), "participant", *levels, *work, *others])
+
+
+def test_a_plan_tells_what_is_taken_what_not_and_why_and_writes_nothing(
+    bids: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(bids.parent.rglob("*"))
+    assert plan(bids, "group", "--dry-run") == 0
+    told = capsys.readouterr().out
+    assert sorted(bids.parent.rglob("*")) == before
+    first, second, total = (told.index(word) for word in ("sub-01\n", "sub-02: skipped", "in all"))
+    assert first < second < total < told.index("group: ")
+    of_first = told[first:second]
+    assert "sub-01/anat/sub-01_FLAIR.nii.gz" in of_first
+    assert "sub-01/anat/sub-01_T1w.nii.gz" in of_first
+    assert "contrast agent" in of_first
+    assert "FLAIR" in told[second:total]
+    assert "1 visit to process, 1 skipped" in told[total:]
+
+
+def test_the_table_of_a_plan_has_a_row_a_visit(bids: Path, tmp_path: Path) -> None:
+    mark = Store(tmp_path / "out").path(LAST_KEY, Visit("01"))
+    mark.parent.mkdir(parents=True)
+    mark.write_text("{}")
+    assert plan(bids, "--dry-run-table", str(tmp_path / "plan.tsv")) == 0
+    with (tmp_path / "plan.tsv").open(encoding="utf-8") as lines:
+        first, second = csv.DictReader(lines, delimiter="\t")
+    assert (first["participant_id"], first["session_id"], first["status"]) == (
+        *("sub-01", "n/a", "process"),
+    )
+    assert first["flair"] == "sub-01/anat/sub-01_FLAIR.nii.gz"
+    assert "contrast agent" in first["not_taken"]
+    assert first["has_result"] == "yes"
+    assert float(first["minutes"]) > 0
+    assert (second["status"], second["flair"], second["minutes"]) == ("skip", "n/a", "n/a")
+    assert "FLAIR" in second["reason"]
+
+
+def config(*options: str) -> RunConfig:
+    return parse(["bids", "out", "participant", "--nprocs", "4", "--mem", "16G", *options])
+
+
+@pytest.mark.parametrize(
+    ("more", "figure"),
+    [
+        ("--n-samples 100", "minutes"),
+        ("--aggregation max", "minutes"),
+        ("--experiments channel", "minutes"),
+        ("--tta flip", "minutes"),
+        ("--omp-nthreads 1", "minutes"),
+        ("--explain-mem-gb 6", "memory_gb"),
+    ],
+)
+def test_what_costs_more_is_told_to_cost_more(more: str, figure: str) -> None:
+    less = getattr(estimate(config()), figure)
+    assert getattr(estimate(config(*more.split())), figure) > less
+
+
+@pytest.mark.parametrize(
+    ("less", "figure"),
+    [
+        ("--saliency-output summary", "output_disk_gb"),
+        ("--low-mem", "memory_gb"),
+        ("--method gradient", "minutes"),
+    ],
+)
+def test_what_costs_less_is_told_to_cost_less(less: str, figure: str) -> None:
+    more = getattr(estimate(config()), figure)
+    assert getattr(estimate(config(*less.split())), figure) < more
+
+
+def test_estimates_are_those_of_the_run_that_they_were_measured_on() -> None:
+    measured = config("--n-samples", "5", "--experiments", "channel", "--omp-nthreads", "1")
+    for n_lesions, seconds in ((10, 61), (11, 64)):
+        assert 60 * estimate(measured, n_lesions).minutes == pytest.approx(seconds, rel=0.1)
+    summary = replace(measured, saliency_output="summary")
+    assert estimate(summary, 10).output_disk_gb == pytest.approx(0.033, rel=0.2)
+
+
+def test_visits_run_side_by_side_as_far_as_cores_and_memory_go() -> None:
+    one = estimate(config("--omp-nthreads", "1"))
+    assert side_by_side(config("--omp-nthreads", "1"), one) == 4
+    assert side_by_side(config("--omp-nthreads", "1", "--mem", "6G"), one) == 2
+    assert side_by_side(config("--omp-nthreads", "1", "--mem", "1G"), one) == 1
+    assert side_by_side(config("--omp-nthreads", "1", "--low-mem"), one) == 1
+    assert side_by_side(config("--omp-nthreads", "4"), one) == 1
