@@ -460,3 +460,22 @@ def test_an_input_that_changes_while_it_is_processed_leaves_the_visit_incomplete
     with pytest.raises(DataError, match=r"sub-01_T1w.*was changed"):
         last.run()
     assert store.visits() == []
+
+
+@pytest.mark.parametrize("output", ["maps", "summary"])
+def test_maps_of_single_lesions_are_kept_unless_a_summary_is_asked_for(
+    output: str, store: Store, model: Path
+) -> None:
+    options = f"--saliency-output {output}"
+    publisher(store, model, VISITS[0], ["L001"], options).run()
+    kept = {name for name in files(store) if "label-L001" in name}
+    assert len(kept) == (2 if output == "maps" else 0)
+    assert store.path("saliency_flair", VISITS[0]).exists()
+
+
+@pytest.mark.parametrize("spaces", ["T1w", "T1w FLAIR", "FLAIR"])
+def test_the_native_mask_is_made_where_flair_is_an_output_space(
+    spaces: str, store: Store, model: Path
+) -> None:
+    asked = node_of(store, model, VISITS[0], f"--output-spaces {spaces}", "native_mask")
+    assert (asked is not None) == ("FLAIR" in spaces)

@@ -35,8 +35,9 @@ def _connected(workflow: Workflow, node: str) -> set[str]:
 
 @pytest.mark.parametrize("skull_strip", ["auto", "force", "skip"])
 def test_every_input_of_every_node_is_connected(skull_strip: str) -> None:
-    workflow = init_preprocess_wf(skull_strip=skull_strip, registration="force")
+    workflow = init_preprocess_wf(skull_strip=skull_strip, registration="force", sloppy=True)
     own = {"brain_mask": {"skull_strip"}, "register_flair": {"registration"}}
+    own |= {f"standardise_{channel}": {"sloppy"} for channel in ("t1w", "flair")}
     for name in workflow.list_node_names():
         node = workflow.get_node(name)
         if name == "inputnode":
@@ -46,6 +47,7 @@ def test_every_input_of_every_node_is_connected(skull_strip: str) -> None:
         assert _connected(workflow, name) | given == set(node.inputs.copyable_trait_names())
     assert workflow.get_node("brain_mask").inputs.skull_strip == skull_strip
     assert workflow.get_node("register_flair").inputs.registration == "force"
+    assert all(workflow.get_node(f"standardise_{name}").inputs.sloppy for name in ("t1w", "flair"))
     assert _connected(workflow, "outputnode") == set(OUTPUTS)
 
 
