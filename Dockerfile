@@ -1,5 +1,6 @@
 # docker build --tag bids_lesion_xai:0.1.0 .
-# docker build --tag bids_lesion_xai:0.1.0-cuda --build-arg VARIANT=cuda .
+# docker build --tag bids_lesion_xai:0.1.0-cuda --build-arg VARIANT=cuda \
+#     --build-arg TAG=bids_lesion_xai:0.1.0-cuda .
 FROM docker.io/library/debian:bookworm-slim AS build
 
 RUN apt-get update \
@@ -62,10 +63,14 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
+# What the outputs say about the image. URI is where it can be had, e.g. docker://REGISTRY/NAME:TAG.
 ARG VERSION=0.1.0
+ARG TAG=bids_lesion_xai:$VERSION
+ARG URI=
 ARG REVISION=unknown
 ENV LESION_XAI_CONTAINER=docker \
-    LESION_XAI_CONTAINER_TAG=bids_lesion_xai:$VERSION
+    LESION_XAI_CONTAINER_TAG=$TAG \
+    LESION_XAI_CONTAINER_URI=$URI
 LABEL org.opencontainers.image.title="bids_lesion_xai" \
       org.opencontainers.image.description="BIDS App: multiple sclerosis lesion segmentation with an explanation of every single lesion. Research use only." \
       org.opencontainers.image.licenses="Apache-2.0" \

@@ -7,8 +7,10 @@ import hashlib
 import json
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,7 @@ DATASET_FILES = {
     "logs/CITATION.bib",
 }
 N_SAMPLES = 2
+TEXTS = {".html", ".json", ".tsv", ".md", ".bib", ".txt", ".toml"}
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,29 @@ def test_the_readme_of_the_output_names_files_that_are_there(run: Run) -> None:
             folder = f"sub-{label}/figures"
         is_there = (run.store.root / folder / Path(name).name).is_file()
         assert is_there == (not row.optional), path
+
+
+def test_nothing_that_is_shared_names_a_folder_of_the_machine(run: Run) -> None:
+    paths = [path for path in run.store.root.rglob("*") if path.suffix in TEXTS]
+    assert {path.suffix for path in paths} == TEXTS
+    folders = (run.folder, Path(__file__).parents[1], Path(sys.prefix), Path.home())
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        assert [folder for folder in folders if f"{folder}/" in text] == [], path
+
+
+def test_a_run_says_how_it_came_about(run: Run) -> None:
+    (path,) = (run.store.root / "logs").glob("run-*.json")
+    log = json.loads(path.read_text(encoding="utf-8"))
+    assert log["Status"] == "done"
+    assert log["Model"]["Name"] == "small"
+    assert log["Libraries"]["torch"] == version("torch")
+    for visit in log["Visits"]:
+        assert visit["Status"] == "done"
+        assert 0 < visit["WallSeconds"] < log["WallSeconds"]
+    text = (run.store.root / "logs/CITATION.md").read_text(encoding="utf-8")
+    for words in ("The brain mask was given", "small 1.2.3", f"samples: {N_SAMPLES};", "rigidly"):
+        assert words in text
 
 
 def test_the_options_of_the_run_are_kept(run: Run) -> None:

@@ -52,7 +52,8 @@ def dataset_description(
     Parameters
     ----------
     bids_dir, output_dir : Path
-        The raw dataset is linked by its DOI or, without one, by its path relative to the output.
+        Absolute. The raw dataset is linked by its DOI or, without one, by its path relative to
+        the output.
     others : mapping of str to Path, optional
         More datasets, by their names in BIDS URIs. Links of earlier runs are kept.
     """
@@ -70,7 +71,7 @@ def dataset_description(
         "DatasetType": "derivative",
         **inherited,
         "Authors": _authors(raw),
-        "GeneratedBy": [generator()],
+        "GeneratedBy": _generators(output_dir),
         "SourceDatasets": [source],
         "DatasetLinks": {**links, "raw": link},
         "HowToAcknowledge": "Cite the works listed in logs/CITATION.md.",
@@ -80,12 +81,13 @@ def dataset_description(
 def generator() -> dict[str, Any]:
     """Return what stands in ``GeneratedBy`` for this software, and the container it runs in."""
     container = {
-        key: os.environ[variable]
-        for key, variable in (
-            ("Type", "LESION_XAI_CONTAINER"),
-            ("Tag", "LESION_XAI_CONTAINER_TAG"),
+        key: value
+        for key, value in (
+            ("Type", _container_type()),
+            ("Tag", os.environ.get("LESION_XAI_CONTAINER_TAG")),
+            ("URI", os.environ.get("LESION_XAI_CONTAINER_URI")),
         )
-        if os.environ.get(variable)
+        if value
     }
     return {
         "Name": "bids_lesion_xai",
@@ -96,8 +98,32 @@ def generator() -> dict[str, Any]:
     }
 
 
+def _container_type() -> str | None:
+    """Return what runs this process: the image was made for docker, others run it as well."""
+    if {"APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"} & set(os.environ):
+        return "apptainer"
+    if Path("/run/.containerenv").exists():
+        return "podman"
+    return os.environ.get("LESION_XAI_CONTAINER")
+
+
+def _generators(output_dir: Path) -> list[dict[str, Any]]:
+    """Return this software, and its other versions and containers of earlier runs."""
+    own = generator()
+    earlier = read_description(output_dir).get("GeneratedBy")
+    known = earlier if isinstance(earlier, list) else []
+    return [own, *(one for one in known if one != own)]
+
+
 def _relative(dataset: Path, output_dir: Path) -> str:
-    return Path(os.path.relpath(dataset, output_dir)).as_posix()
+    """Return the way to a dataset from the output folder.
+
+    If they share no folder, that would be a path of this machine; of a dataset somewhere else, the
+    name of its folder alone is told.
+    """
+    way = Path(os.path.relpath(dataset, output_dir))
+    is_shared = len(Path(os.path.commonpath([dataset, output_dir])).parts) > 1
+    return (way if is_shared else Path("..", dataset.name)).as_posix()
 
 
 def _authors(raw: Mapping[str, Any]) -> list[str]:

@@ -37,6 +37,7 @@ from bids_lesion_xai.errors import (
     UsageError,
 )
 from bids_lesion_xai.models.bundle import Bundle, read_bundle
+from bids_lesion_xai.reports.citation import write_citation
 from bids_lesion_xai.workflows.execute import Failure, run_visits
 from bids_lesion_xai.workflows.resume import IN_USE, Claims, find_reasons
 
@@ -92,6 +93,8 @@ def run_participants(config: RunConfig) -> int:
             log.info("%d visits %s, %d cores", len(changed), where, config.n_procs)
             failures += _process(run, store, changed, config, bundle)
         run.end(failures)
+        with claims.output.hold("files of the dataset"):
+            write_citation(store)
     unchanged = len(free) - len(changed)
     _tell_result(store, len(visits), unchanged, named, failures, time.monotonic() - started)
     return _exit_code(failures, named)
@@ -263,16 +266,6 @@ def _write_dataset_files(store: Store, config: RunConfig) -> None:
     readme = Path(__file__).parent.parent / "reports" / "templates" / "output_readme.md"
     text = readme.read_text(encoding="utf-8").replace("VERSION", __version__)
     store.write_text("README.md", text.replace("OUTPUTS", outputs))
-    write_citation(store)
-
-
-def write_citation(store: Store) -> list[Path]:
-    """Write which works a run rests on, and return the files."""
-    templates = Path(__file__).parent.parent / "reports" / "templates"
-    return [
-        store.write_text(f"logs/{name}", (templates / name).read_text(encoding="utf-8"))
-        for name in ("CITATION.md", "CITATION.bib")
-    ]
 
 
 def _tell_result(

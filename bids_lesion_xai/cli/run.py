@@ -99,10 +99,12 @@ def _plan(config: RunConfig) -> int:
 
 def _write_citation(config: RunConfig) -> int:
     from bids_lesion_xai.bids.store import Store
-    from bids_lesion_xai.cli.participant import write_citation
+    from bids_lesion_xai.reports.citation import write_citation
 
-    for path in write_citation(Store(config.output_dir)):
-        log.info("wrote %s", path)
+    store = Store(config.output_dir)
+    with store.shared():
+        for path in write_citation(store):
+            log.info("wrote %s", path)
     return 0
 
 
@@ -116,8 +118,8 @@ def _run_group(config: RunConfig) -> int:
     matches, unfollowed = _follow(store) if config.follow_lesions else ({}, [])
     with store.shared():
         written, group = write_group(store, covariates, matches, unfollowed)
-    if config.levels == ("group",) and not config.reports_only:
-        store.write_text(f"logs/{config.run}.toml", config.replay)
+        if config.levels == ("group",) and not config.reports_only:
+            store.write_text(f"logs/{config.run}.toml", config.replay)
     for path in written:
         log.info("wrote %s", path)
     for difference in group.differences:

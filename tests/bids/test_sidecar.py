@@ -11,13 +11,13 @@ import pytest
 
 from bids_lesion_xai import __version__
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, SALIENCY_UNITS
-from bids_lesion_xai.bids.sidecar import dataset_description, sidecar, to_json
+from bids_lesion_xai.bids.sidecar import dataset_description, generator, sidecar, to_json
 
 
 @pytest.fixture(autouse=True)
 def _no_container(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("LESION_XAI_CONTAINER", "LESION_XAI_CONTAINER_TAG"):
-        monkeypatch.delenv(variable, raising=False)
+    for variable in ("CONTAINER", "CONTAINER_TAG", "CONTAINER_URI"):
+        monkeypatch.delenv(f"LESION_XAI_{variable}", raising=False)
 
 
 def describe(tmp_path: Path, raw: Any = None) -> dict[str, Any]:
@@ -114,6 +114,39 @@ def test_the_container_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("LESION_XAI_CONTAINER_TAG", "lesion-xai:0.1.0")
     container = describe(tmp_path)["GeneratedBy"][0]["Container"]
     assert container == {"Type": "docker", "Tag": "lesion-xai:0.1.0"}
+    monkeypatch.setenv("LESION_XAI_CONTAINER_URI", "docker://registry/lesion-xai:0.1.0")
+    monkeypatch.setenv("APPTAINER_CONTAINER", "/home/somebody/lesion_xai.sif")
+    assert generator()["Container"] == {
+        "Type": "apptainer",
+        "Tag": "lesion-xai:0.1.0",
+        "URI": "docker://registry/lesion-xai:0.1.0",
+    }
+
+
+def test_other_versions_of_earlier_runs_stay_named(tmp_path: Path) -> None:
+    first = describe(tmp_path)
+    older = {**first["GeneratedBy"][0], "Version": "0.0.1"}
+    (tmp_path / "derived").mkdir()
+    path = tmp_path / "derived" / "dataset_description.json"
+    path.write_text(to_json({**first, "GeneratedBy": [older]}), encoding="utf-8")
+    for _ in range(2):
+        content = dataset_description(tmp_path / "data" / "raw", tmp_path / "derived")
+        assert content["GeneratedBy"] == [*first["GeneratedBy"], older]
+        path.write_text(to_json(content), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("raw", "output", "link"),
+    [
+        ("/data/study/raw", "/data/study/derivatives/app", "../../raw"),
+        ("/data/study/raw", "/data/study/raw/derivatives/app", "../.."),
+        ("/data/out/sourcedata/raw", "/data/out", "sourcedata/raw"),
+        ("/home/somebody/secret/raw", "/scratch/out", "../raw"),
+    ],
+)
+def test_a_link_tells_no_path_of_the_machine(raw: str, output: str, link: str) -> None:
+    content = dataset_description(Path(raw), Path(output), {"masks": Path(raw)})
+    assert content["DatasetLinks"] == {"raw": link, "masks": link}
 
 
 def test_json_is_the_same_for_the_same_content_and_readable() -> None:

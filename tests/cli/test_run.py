@@ -341,6 +341,27 @@ def test_a_visit_that_fails_ends_with_1_and_leaves_its_crash_log(
     ]
 
 
+def test_logs_name_no_folder_of_the_machine(
+    start: Run, bids: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = bids / "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz"
+    places = [tmp_path / "work" / "x_wf", image, out, ROOT / "run.py", Path.home() / "scans"]
+    places.append(Path(sys.prefix) / "lib" / "numpy.py")
+    crash = "".join(f'  File "{place}", line 3\n' for place in places)
+    failure = Failure(Visit("01", "1"), f"{image} is not readable", crash)
+    monkeypatch.setattr(participant, "run_visits", lambda *_: [failure])
+    assert start() == 1
+    (kept,) = out.glob("logs/*crash.txt")
+    text = kept.read_text(encoding="utf-8")
+    assert text.count("<") == len(places)
+    assert '"<BIDS_DIR>/sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz"' in text
+    (log,) = out.glob("logs/run-*.json")
+    text += log.read_text(encoding="utf-8")
+    assert "<BIDS_DIR>/sub-01" in text
+    for folder in (tmp_path, ROOT, Path(sys.prefix), Path.home()):
+        assert f"{folder}/" not in text
+
+
 @pytest.mark.parametrize(
     ("options", "problems", "code"),
     [((), ["why"], 0), (("--follow-lesions",), [], 0), (("--follow-lesions",), ["why"], 1)],

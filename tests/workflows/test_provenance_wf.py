@@ -66,6 +66,7 @@ def test_every_option_of_a_run_counts_or_is_known_not_to() -> None:
         *("threshold", "min_lesion_volume_mm3", "flip", "skull_strip", "registration"),
         *("method", "aggregation", "target", "engine", "noise_rule", "baseline", "n_samples"),
         *("target_error", "noise_level", "experiments", "random_seed", "allow_tf32"),
+        *("output_spaces", "saliency_output", "sloppy"),
     }
     names = {field.name for field in fields(RunConfig)}
     assert names == counted | WITHOUT_EFFECT
