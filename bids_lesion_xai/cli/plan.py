@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_lesion_xai.bids.dataset import SkippedVisit, VisitInputs
+from bids_lesion_xai.bids.provenance import NOT_COMPLETE
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.cli.costs import ASSUMED_LESIONS, Estimate, estimate, side_by_side
@@ -24,6 +25,7 @@ from bids_lesion_xai.cli.participant import (
 from bids_lesion_xai.config import SCHEDULERS, RunConfig
 from bids_lesion_xai.errors import SOME_VISITS_FAILED, DataError, OutputError
 from bids_lesion_xai.models.bundle import read_bundle
+from bids_lesion_xai.workflows.resume import find_reasons
 
 _COLUMNS = (
     *("participant_id", "session_id", "status", "reason", "flair", "t1w", "not_taken", "notes"),
@@ -58,24 +60,27 @@ def _tell_participants(config: RunConfig) -> int:
     visits, skipped = find_inputs(config)
     visits = with_companions(visits, config) if visits else visits
     store, one = Store(config.output_dir), estimate(config)
+    reasons = find_reasons(store, visits, config, bundle)
     for inputs in visits:
-        for line in _lines(inputs, store, one):
+        for line in _lines(inputs, reasons[inputs.visit], one):
             _say(line)
     for skip in skipped:
         _say(f"{skip.visit.name}: skipped\n  {skip.reason}")
     if config.dry_run_table:
-        rows = [_row(inputs, store, one) for inputs in visits] + [_skip_row(s) for s in skipped]
+        rows = [_row(inputs, reasons[inputs.visit], one) for inputs in visits]
+        rows += [_skip_row(skip) for skip in skipped]
         _write_table(config.dry_run_table, rows)
     if not visits:
         message = f"No visit with FLAIR and T1w in {config.bids_dir}; nothing to do."
         raise DataError(message)
-    for line in _total(len(visits), len(skipped), one, config):
+    n_changed = sum(bool(why) for why in reasons.values())
+    for line in _total(n_changed, len(visits) - n_changed, len(skipped), one, config):
         _say(line)
     named = any(asked_for_by_name(skip, visits, config) for skip in skipped)
     return SOME_VISITS_FAILED if named else 0
 
 
-def _lines(inputs: VisitInputs, store: Store, one: Estimate) -> Iterator[str]:
+def _lines(inputs: VisitInputs, why: Sequence[str], one: Estimate) -> Iterator[str]:
     yield inputs.visit.name
     for name, path in (("FLAIR", inputs.flair), ("T1w", inputs.t1w)):
         yield f"  {name:<14} {path.relative_to(inputs.bids_dir).as_posix()}"
@@ -87,17 +92,24 @@ def _lines(inputs: VisitInputs, store: Store, one: Estimate) -> Iterator[str]:
         yield f"  not taken      {rejection}"
     for note in inputs.notes:
         yield f"  note           {note}"
-    if store.completed_ns(inputs.visit) is not None:
-        yield "  result         is there; it is left as it is if nothing has changed"
+    if not why:
+        yield "  result         is there, and nothing has changed: it is left as it is"
+        return
+    if list(why) != [NOT_COMPLETE]:
+        yield f"  again, for     {'; '.join(why)}"
     yield (
         f"  takes about    {one.minutes:.0f} min, {one.memory_gb:.1f} GB of memory, "
         f"{one.work_disk_gb:.1f} GB of work folder, {one.output_disk_gb:.2f} GB of output"
     )
 
 
-def _total(n_visits: int, n_skipped: int, one: Estimate, config: RunConfig) -> Iterator[str]:
+def _total(
+    n_visits: int, n_unchanged: int, n_skipped: int, one: Estimate, config: RunConfig
+) -> Iterator[str]:
     visits = f"{n_visits} visit{'' if n_visits == 1 else 's'}"
-    yield f"in all: {visits} to process, {n_skipped} skipped"
+    yield f"in all: {visits} to process, {n_unchanged} unchanged, {n_skipped} skipped"
+    if not n_visits:
+        return
     if config.plugin.name in SCHEDULERS:
         yield f"  time           {one.minutes:.0f} min a job of {config.plugin.name}"
     else:
@@ -137,15 +149,16 @@ def _ids(visit: Visit) -> dict[str, str]:
     return {"participant_id": f"sub-{visit.participant}", "session_id": session}
 
 
-def _row(inputs: VisitInputs, store: Store, one: Estimate) -> dict[str, Any]:
+def _row(inputs: VisitInputs, why: Sequence[str], one: Estimate) -> dict[str, Any]:
     return {
         **_ids(inputs.visit),
-        "status": "process",
+        "status": "process" if why else "unchanged",
+        "reason": "; ".join(why) or "n/a",
         "flair": inputs.flair.relative_to(inputs.bids_dir).as_posix(),
         "t1w": inputs.t1w.relative_to(inputs.bids_dir).as_posix(),
         "not_taken": "; ".join(map(str, inputs.rejected)) or "n/a",
         "notes": "; ".join(inputs.notes) or "n/a",
-        "has_result": "yes" if store.completed_ns(inputs.visit) is not None else "no",
+        "has_result": "no" if list(why) == [NOT_COMPLETE] else "yes",
         "minutes": round(one.minutes, 1),
         "memory_gb": round(one.memory_gb, 1),
         "work_disk_gb": round(one.work_disk_gb, 2),

@@ -13,12 +13,16 @@ import nibabel as nb
 import numpy as np
 import pytest
 
+from bids_lesion_xai.bids.dataset import find_visits
+from bids_lesion_xai.bids.provenance import complete
 from bids_lesion_xai.bids.store import LAST_KEY, Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.cli.costs import estimate, side_by_side
 from bids_lesion_xai.cli.parser import parse
 from bids_lesion_xai.cli.run import main
 from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.models.bundle import read_bundle
+from bids_lesion_xai.workflows.provenance import describe_visit
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +63,7 @@ def test_a_plan_tells_what_is_taken_what_not_and_why_and_writes_nothing(
     assert "sub-01/anat/sub-01_T1w.nii.gz" in of_first
     assert "contrast agent" in of_first
     assert "FLAIR" in told[second:total]
-    assert "1 visit to process, 1 skipped" in told[total:]
+    assert "1 visit to process, 0 unchanged, 1 skipped" in told[total:]
 
 
 def test_the_table_of_a_plan_has_a_row_a_visit(bids: Path, tmp_path: Path) -> None:
@@ -78,6 +82,25 @@ def test_the_table_of_a_plan_has_a_row_a_visit(bids: Path, tmp_path: Path) -> No
     assert float(first["minutes"]) > 0
     assert (second["status"], second["flair"], second["minutes"]) == ("skip", "n/a", "n/a")
     assert "FLAIR" in second["reason"]
+
+
+def test_a_plan_tells_what_has_changed_and_what_has_not(
+    bids: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "out")
+    store.write_text("sub-01.html", "report")
+    (inputs,), _ = find_visits(bids, ("01",), ())
+    options = config("--threshold", "0.4")
+    facts = describe_visit(inputs, options, read_bundle(options.model))
+    complete(store, inputs.visit, facts)
+    assert plan(bids, "--dry-run", "--threshold", "0.4") == 0
+    told = capsys.readouterr().out
+    assert "nothing has changed" in told
+    assert "0 visits to process, 1 unchanged" in told
+    assert plan(bids, "--dry-run", "--threshold", "0.6") == 0
+    told = capsys.readouterr().out
+    assert "again, for     --threshold: 0.4 -> 0.6\n" in told
+    assert "1 visit to process, 0 unchanged" in told
 
 
 def config(*options: str) -> RunConfig:
