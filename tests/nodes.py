@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
 
 from bids_lesion_xai.errors import DataError
@@ -21,9 +23,27 @@ class TwoWordsError(Exception):
         super().__init__(f"{first} {second}")
 
 
+class OutOfMemoryError(RuntimeError):
+    """Called as torch's is, which takes seconds to import."""
+
+
+def _lack_memory() -> None:
+    np.empty(2**60, np.uint8)
+
+
+def _lack_gpu_memory() -> None:
+    message = "CUDA out of memory. Tried to allocate 20.00 MiB"
+    raise OutOfMemoryError(message)
+
+
+_LACKS = {"memory": _lack_memory, "gpu memory": _lack_gpu_memory}
+
+
 class _StepInput(BaseInterfaceInputSpec):
     end = traits.Enum(
-        *("done", "late", "never", "killed", "exit", "value", "data", "two words"), mandatory=True
+        *("done", "late", "never", "killed", "exit", "value", "data", "two words"),
+        *_LACKS,
+        mandatory=True,
     )
     before = traits.Int(desc="output of the step before")
     mark = traits.Str(desc="file to write when done")
@@ -48,6 +68,7 @@ class Step(SimpleInterface):
         return runtime
 
     def _come_to(self, end: str) -> None:
+        _LACKS.get(end, str)()
         if end == "late":
             time.sleep(1.5)
         elif end == "never":
@@ -55,7 +76,7 @@ class Step(SimpleInterface):
         elif end == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         elif end == "exit":
-            raise SystemExit(3)
+            sys.exit(3)
         elif end == "value":
             message = "no such luck"
             raise ValueError(message)

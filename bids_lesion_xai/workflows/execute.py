@@ -96,8 +96,9 @@ def run_visits(
         return failures
     least = replace(config, device="cpu", low_memory=True, memory_gb=LEAST_EXPLAIN_MEMORY_GB)
     log.warning(
-        "memory did not suffice for %s; once more, one step at a time, on the CPU",
+        "memory did not suffice for %s; once more, one step at a time%s",
         ", ".join(sorted(visit.name for visit in starved)),
+        "" if config.device == "cpu" else ", on the CPU",
     )
     again = _run_once([one for one in visits if one.visit in starved], least, bundle, seconds)
     return [failure for failure in failures if failure.visit not in starved] + again

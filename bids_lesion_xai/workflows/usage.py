@@ -83,6 +83,7 @@ def _peak_bytes() -> int:
 def add_usages(path: Path, usages: Sequence[Usage]) -> Path:
     """Add rows to a table (TSV), which is begun if it is not there, and return its path."""
     names = [field.name for field in fields(Usage)]
+    path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
     with path.open("a", encoding="utf-8", newline="") as lines:
         writer = csv.writer(lines, delimiter="\t", lineterminator="\n")

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from traceback import format_exc
 from typing import Any
@@ -23,7 +26,9 @@ from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.models.bundle import Bundle, read_bundle
 from bids_lesion_xai.workflows import participant
 from bids_lesion_xai.workflows.execute import Failure, _read_crashes, run_visits
-from bids_lesion_xai.workflows.names import workflow_name
+from bids_lesion_xai.workflows.graph import draw
+from bids_lesion_xai.workflows.names import RUN_NAME, work_folder, workflow_name
+from bids_lesion_xai.workflows.participant import init_visit_wf
 from tests.bundles import write_small_bundle
 from tests.nodes import Step
 from tests.rawdata import BALLS, write_raw
@@ -33,6 +38,7 @@ NAMES = {
     workflow_name(visit.name): visit.name
     for visit in (GOOD, TRUNCATED, CONSTANT, Visit("ses", "sub"))
 }
+NAMED = (TRUNCATED, GOOD, CONSTANT)
 NO_MESSAGE = "stopped without a message; out of memory is a common reason"
 
 
@@ -107,11 +113,13 @@ def _run_small(
     monkeypatch: pytest.MonkeyPatch,
     ends: dict[Visit, str | None],
     n_procs: int,
+    **changes: Any,
 ) -> dict[Visit, Failure]:
     store = Store(folder / "out")
     monkeypatch.setattr(participant, "init_run_wf", _small_wf(ends, store))
     inputs = [VisitInputs(visit, folder, folder, folder, ()) for visit in ends]
-    found = run_visits(inputs, config_of(folder, model, n_procs), read_bundle(model), {})
+    config = replace(config_of(folder, model, n_procs), **changes)
+    found = run_visits(inputs, config, read_bundle(model), {})
     return {failure.visit: failure for failure in found}
 
 
@@ -123,6 +131,93 @@ def test_a_killed_worker_fails_its_visit_and_the_others_are_done(
     assert (failure.visit, failure.reason) == (TRUNCATED, NO_MESSAGE)
     assert "terminated abruptly" in failure.log
     assert Store(tmp_path / "out").visits() == [GOOD, CONSTANT]
+
+
+def test_a_visit_that_lacked_memory_is_tried_again_by_itself_on_the_cpu(
+    tmp_path: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tried: list[tuple[list[Visit], str, bool]] = []
+    store = Store(tmp_path / "out")
+    build = _small_wf({TRUNCATED: "memory", GOOD: "done", CONSTANT: "data"}, store)
+    better = _small_wf({TRUNCATED: "done"}, store)
+
+    def init(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle) -> Workflow:
+        tried.append(([one.visit for one in visits], config.device, config.low_memory))
+        return (better if len(tried) > 1 else build)(visits, config, bundle)
+
+    monkeypatch.setattr(participant, "init_run_wf", init)
+    inputs = [VisitInputs(visit, tmp_path, tmp_path, tmp_path, ()) for visit in NAMED]
+    config = replace(config_of(tmp_path, model, 2), device="cuda:0")
+    (failure,) = run_visits(inputs, config, read_bundle(model), {})
+    assert (failure.visit, failure.out_of_memory) == (CONSTANT, False)
+    assert tried == [(list(NAMED), "cuda:0", False), ([TRUNCATED], "cpu", True)]
+    assert TRUNCATED.name in caplog.text
+    assert set(store.visits()) == {GOOD, TRUNCATED}
+
+
+@pytest.mark.parametrize("end", ["memory", "gpu memory"])
+def test_a_visit_for_which_memory_never_suffices_says_so(
+    end: str, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (failure,) = _run_small(tmp_path, model, monkeypatch, {GOOD: end}, 1).values()
+    assert failure.out_of_memory
+
+
+def test_a_crash_stops_the_others_if_that_is_asked_for(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: dict[Visit, str | None] = {GOOD: "never", TRUNCATED: "value", CONSTANT: "never"}
+    found = _run_small(tmp_path, model, monkeypatch, ends, 2, stop_on_first_crash=True)
+    assert found[TRUNCATED].reason == "ValueError: no such luck"
+    stopped = "not finished, because another visit failed (--stop-on-first-crash)"
+    assert {found[visit].reason for visit in (GOOD, CONSTANT)} == {stopped}
+    assert not multiprocessing.active_children()
+
+
+def test_former_work_on_these_visits_alone_is_removed(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, model, 1)
+    own, other = (
+        work_folder(config) / RUN_NAME / workflow_name(visit.name) / "step" / "left"
+        for visit in (GOOD, CONSTANT)
+    )
+    beside = tmp_path / "work" / "of somebody else"
+    for path in (own, other, beside):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert _run_small(tmp_path, model, monkeypatch, {GOOD: "done"}, 1, clean_work_dir=True) == {}
+    assert [path.exists() for path in (own, other, beside)] == [False, True, True]
+
+
+def test_what_every_step_took_is_written(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: dict[Visit, str | None] = {GOOD: "done", TRUNCATED: "value"}
+    _run_small(tmp_path, model, monkeypatch, ends, 1, resource_monitor=True, run="run-x")
+    table = (tmp_path / "out" / "logs" / "run-x_resources.tsv").read_text(encoding="utf-8")
+    header, *rows = (line.split("\t") for line in table.splitlines())
+    assert header[:3] == ["visit", "step", "seconds"]
+    assert sorted(row[:2] for row in rows) == [
+        [GOOD.name, "first"],
+        [GOOD.name, "last"],
+        [TRUNCATED.name, "first"],
+    ]
+
+
+def test_the_graph_of_a_visit_is_drawn_or_written(tmp_path: Path, model: Path) -> None:
+    for name in ("FLAIR", "T1w"):
+        (tmp_path / name).touch()
+    inputs = VisitInputs(GOOD, tmp_path / "FLAIR", tmp_path / "T1w", tmp_path, ())
+    workflow = init_visit_wf(inputs, config_of(tmp_path, model, 1), read_bundle(model))
+    graph = draw(workflow, tmp_path / "graph")
+    text = graph.read_text(encoding="utf-8")
+    assert graph.suffix == (".svg" if shutil.which("dot") else ".dot")
+    assert all(step in text for step in ("register_flair", "segment", "explain", "publish"))
+    assert str(tmp_path) not in text
 
 
 @pytest.mark.parametrize("n_procs", [1, 2])
