@@ -92,11 +92,14 @@ def run_participants(config: RunConfig) -> int:
             where = f"as jobs of {config.plugin.name}" if is_cluster else f"on {config.device}"
             log.info("%d visits %s, %d cores", len(changed), where, config.n_procs)
             failures += _process(run, store, changed, config, bundle)
-        run.end(failures)
-        with claims.output.hold("files of the dataset"):
-            write_citation(store)
-    unchanged = len(free) - len(changed)
-    _tell_result(store, len(visits), unchanged, named, failures, time.monotonic() - started)
+        try:
+            run.end(failures)
+            with claims.output.hold("files of the dataset"):
+                write_citation(store)
+        finally:
+            # Also if the disk is too full for logs.
+            counts = len(visits), len(free) - len(changed)
+            _tell_result(store, *counts, named, failures, time.monotonic() - started)
     return _exit_code(failures, named)
 
 

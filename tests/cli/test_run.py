@@ -341,6 +341,26 @@ def test_a_visit_that_fails_ends_with_1_and_leaves_its_crash_log(
     ]
 
 
+def test_what_came_of_the_visits_is_told_even_if_the_disk_is_too_full_for_logs(
+    start: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failure = Failure(Visit("01", "1"), "no space is left", "")
+    full = OSError(errno.ENOSPC, "No space left on device", "logs")
+
+    def refuse(*_: Any, **__: Any) -> int:
+        raise full
+
+    def fill(*_: Any) -> list[Failure]:
+        monkeypatch.setattr(Path, "write_text", refuse)
+        return [failure]
+
+    monkeypatch.setattr(participant, "run_visits", fill)
+    assert start() == 73
+    messages = told(caplog)
+    assert any("sub-01_ses-1: no space is left" in message for message in messages)
+    assert "No space left on device" in messages[-1]
+
+
 def test_logs_name_no_folder_of_the_machine(
     start: Run, bids: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
