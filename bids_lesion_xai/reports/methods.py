@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_lesion_xai.bids import provenance
+from bids_lesion_xai.bids.sidecar import generator
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import CHANNELS, EXPERIMENTS
@@ -48,6 +49,8 @@ _CITATION = re.compile(r"\[@([\w; @]+)\]")
 def read_facts(store: Store, visit: Visit) -> dict[str, Any]:
     """Return how a visit was processed, from its sidecars: what `paragraph` takes.
 
+    Of a visit that is not complete yet, this software is what processes it.
+
     Raises
     ------
     DataError
@@ -60,15 +63,17 @@ def read_facts(store: Store, visit: Visit) -> dict[str, Any]:
         for name in names
     }
     account = provenance.read(store, visit) or {}
-    generated = account.get("GeneratedBy") or [{}]
     return facts | {
         "Experiments": [
             name for name in EXPERIMENTS if store.path(f"experiment_{name}", visit).is_file()
         ],
         "HasReference": store.path("region_labels", visit).is_file(),
-        "HasTissues": "tissues" in (account.get("Inputs") or {}),
-        "Software": generated[0],
-        "Libraries": account.get("Libraries") or {},
+        "HasTissues": any(
+            str(uri).startswith("bids:tissue-maps:")
+            for uri in store.facts("lesion_labels", visit)["Sources"]
+        ),
+        "Software": (account.get("GeneratedBy") or [generator()])[0],
+        "Libraries": account.get("Libraries") or provenance.libraries(),
     }
 
 

@@ -86,7 +86,7 @@ def run_visits(
         Filled with the time that each visit took, by its name; not where a scheduler runs them.
     """
     store = Store(config.output_dir)
-    if config.clean_work_dir:
+    if config.clean_work_dir or config.force:
         _clean(visits, config)
     if config.write_graph:
         _write_graph(store, visits[0], config, bundle)

@@ -177,8 +177,9 @@ def test_a_crash_stops_the_others_if_that_is_asked_for(
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("option", ["clean_work_dir", "force"])
 def test_former_work_on_these_visits_alone_is_removed(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     config = config_of(tmp_path, model, 1)
     own, other = (
@@ -189,7 +190,7 @@ def test_former_work_on_these_visits_alone_is_removed(
     for path in (own, other, beside):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    assert _run_small(tmp_path, model, monkeypatch, {GOOD: "done"}, 1, clean_work_dir=True) == {}
+    assert _run_small(tmp_path, model, monkeypatch, {GOOD: "done"}, 1, **{option: True}) == {}
     assert [path.exists() for path in (own, other, beside)] == [False, True, True]
 
 

@@ -30,8 +30,8 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--force",
         action="store_true",
-        help="process visits again even if nothing has changed since; without it, these are left "
-        "as they are",
+        help="process visits again even if nothing has changed since, from the start; without it, "
+        "these are left as they are",
     )
     where = group.add_mutually_exclusive_group()
     where.add_argument(
