@@ -21,7 +21,9 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if isinstance(action.default, list) and action.default:
             return f"{action.help} (default: {' '.join(action.default)})"
-        says_nothing = action.default in (None, False, []) or action.nargs == 0
+        # The path of the shipped model is long, and of no use to anybody.
+        is_path = isinstance(action.default, Path)
+        says_nothing = action.default in (None, False, []) or action.nargs == 0 or is_path
         return action.help if says_nothing else super()._get_help_string(action)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:

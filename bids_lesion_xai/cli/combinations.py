@@ -97,5 +97,4 @@ def _of_places(config: RunConfig) -> dict[str, str]:
     reasons = {"allow_tf32": "a CPU does not round"} if config.device == "cpu" else {}
     if config.plugin.name in SCHEDULERS:
         reasons["resource_monitor"] = f"jobs are measured by {config.plugin.name}"
-        reasons["low_mem"] = "a job runs one step at a time anyway; see --explain-mem-gb"
     return reasons

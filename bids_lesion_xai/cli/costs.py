@@ -4,10 +4,12 @@
 Measured with ``--resource-monitor`` (processor time, for the machine had other work) on both
 visits of sub-01 of openms, with the shipped network, on two cores (Xeon with AVX-512, torch
 2.13): 61 and 64 s of processor time a visit with 10 and 11 lesions, 5 samples and the experiment
-``channel``; this table says 62 and 63. `max` and the other experiments are from the benchmarks of
-README. Times of the network are divided by the cores that it may use; the steps of preprocessing
-run in one thread. The number of lesions, on which most depends, is known after the segmentation
-only, and a machine with other work takes longer. On a GPU nothing was measured: it takes less.
+``channel``; this table says 62 and 63. `max` is from ``python -m benchmarks.explain``. The other
+experiments are from the log of a run over openms (31 lesions of sub-07) that shared its cores with
+other work, and are within a factor of two or three only. Times of the network are divided by the
+cores that it may use; the steps of preprocessing run in one thread. The number of lesions, on
+which most depends, is known after the segmentation only, and a machine with other work takes
+longer. On a GPU nothing was measured: it takes less.
 """
 
 from __future__ import annotations
@@ -25,12 +27,12 @@ PREPROCESS_SECONDS = 36.0
 SEGMENT_CORE_SECONDS = 5.0
 # Of one core, a lesion and noise sample, by aggregation; `max` and `rms` for 100 voxels.
 SAMPLE_CORE_SECONDS: Mapping[str, float] = {"mean": 0.15, "sum": 0.15, "max": 3.6, "rms": 3.6}
-# Of one core and a lesion.
+# Of one core and a lesion; `synthetic` takes some 80 s a visit, whatever lesions there are.
 EXPERIMENT_CORE_SECONDS: Mapping[str, float] = {
-    "perilesional": 14.0,
-    "synthetic": 5.0,
-    "faithfulness": 14.0,
-    "randomisation": 30.0,
+    "perilesional": 3.0,
+    "synthetic": 2.7,
+    "faithfulness": 8.0,
+    "randomisation": 9.0,
     "channel": 0.2,
 }
 # Tables and report.

@@ -97,9 +97,11 @@ class _Jobs(plugins.base.DistributedPluginBase):
     def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
         try:
             super().run(graph, config, updatehash)
-        except (KeyboardInterrupt, SystemExit):
-            jobs = ", ".join(map(str, self._pending))
-            log.error("jobs that were submitted go on: %s", jobs or "none")
+        except (KeyboardInterrupt, SystemExit, RuntimeError):
+            # The last is nipype's, at the first crash if that is asked for, else at the end.
+            if self._pending:
+                jobs = ", ".join(map(str, self._pending))
+                log.error("jobs that were submitted go on: %s", jobs)
             raise
 
     def _submit_job(self, node: Node, updatehash: bool = False) -> Any:

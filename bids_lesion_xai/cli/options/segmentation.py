@@ -38,7 +38,11 @@ def add_segmentation(parser: argparse.ArgumentParser) -> None:
         "unless both are stripped and on one grid already, and match (auto)",
     )
     group.add_argument(
-        "--model", type=Path, default=DEFAULT_BUNDLE, metavar="FOLDER", help="MONAI bundle"
+        "--model",
+        type=Path,
+        default=DEFAULT_BUNDLE,
+        metavar="FOLDER",
+        help="MONAI bundle; the shipped one if not given",
     )
     group.add_argument(
         "--threshold",
