@@ -40,8 +40,10 @@ _METHOD_REFERENCES = {
     "integrated-gradients": "sundararajan2017",
 }
 _EXPERIMENT_REFERENCES = {"randomisation": "adebayo2018"}
-# References of the data that a model was trained on, by its name.
-_TRAINING_REFERENCES = {"flair_t1w_unet": ("lesjak2018", "guarnera2025")}
+# What a model was trained on, by its name.
+_TRAINING = {
+    "flair_t1w_unet": "trained on public data [@lesjak2018; @guarnera2025] and synthetic heads",
+}
 _SHOWN_DIGITS = 12
 _CITATION = re.compile(r"\[@([\w; @]+)\]")
 
@@ -123,8 +125,8 @@ def _preprocessing(facts: Mapping[str, Any]) -> Iterable[str]:
 
 def _segmentation(facts: Mapping[str, Any]) -> Iterable[str]:
     model = facts["Model"]
-    training = "; @".join(_TRAINING_REFERENCES.get(str(model["Name"]), ()))
-    trained = f", trained on public data [@{training}]" if training else ""
+    training = _TRAINING.get(str(model["Name"]))
+    trained = f", {training}" if training else ""
     yield (
         f"White-matter lesions were segmented by the model {model['Name']} {model['Version']} "
         f"(SHA-256 {str(model['SHA256'])[:_SHOWN_DIGITS]}{trained}) with "
