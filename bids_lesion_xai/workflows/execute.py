@@ -176,7 +176,7 @@ def _run_graph(
 
     # With next to no memory, every step runs alone.
     memory_gb = _NEXT_TO_NONE_GB if config.low_memory else config.total_memory_gb
-    workers = WorkersPlugin(config.n_procs, memory_gb, names)
+    workers = WorkersPlugin(config.n_procs, memory_gb, names, fresh=config.low_memory)
     workers.seconds = seconds
     try:
         init_run_wf(visits, config, bundle).run(plugin=workers)

@@ -53,11 +53,17 @@ class WorkersPlugin(MultiProcPlugin):  # type: ignore[misc]
         Memory that nodes may use at one time. A node that is expected to take more runs alone.
     names : mapping of str to str
         Names of the graphs of the visits to those of the visits, for messages.
+    fresh : bool
+        Whether every node gets a worker of its own, which takes seconds: one that has done much
+        keeps hundreds of MB.
     """
 
-    def __init__(self, n_procs: int, memory_gb: float, names: Mapping[str, str]) -> None:
+    def __init__(
+        self, n_procs: int, memory_gb: float, names: Mapping[str, str], *, fresh: bool = False
+    ) -> None:
         super().__init__({"n_procs": n_procs, "memory_gb": memory_gb, "raise_insufficient": False})
         self._names = names
+        self._fresh = fresh
         self._idle: list[ProcessPoolExecutor] = []
         self._nodes: dict[int, Node] = {}
         self._began: dict[str, float] = {}
@@ -120,7 +126,10 @@ class WorkersPlugin(MultiProcPlugin):  # type: ignore[misc]
         worker, future = self._task_obj[taskid]
         if not future.done():
             return None
-        self._idle.append(worker)
+        if self._fresh:
+            worker.shutdown()
+        else:
+            self._idle.append(worker)
         error = future.exception()
         if error:
             return {"result": None, "traceback": format_exception(error)}

@@ -44,7 +44,11 @@ def step(name: str, end: str | None = "done") -> Node:
 
 
 def run(
-    folder: Path, *chains: list[Node], n_procs: int = 2, memory_gb: float = 4
+    folder: Path,
+    *chains: list[Node],
+    n_procs: int = 2,
+    memory_gb: float = 4,
+    fresh: bool = False,
 ) -> dict[str, int]:
     """Run independent chains of nodes; return the process of each node that was done."""
     workflow = Workflow(name="chains_wf", base_dir=str(folder))
@@ -53,7 +57,7 @@ def run(
         for first, second in pairwise(chain):
             workflow.connect(first, "process", second, "before")
     try:
-        workflow.run(plugin=WorkersPlugin(n_procs, memory_gb, {}))
+        workflow.run(plugin=WorkersPlugin(n_procs, memory_gb, {}, fresh=fresh))
     except RuntimeError:
         assert list((folder / "crash").iterdir())
     found = {}
@@ -74,6 +78,12 @@ def test_a_killed_worker_takes_only_its_own_node_with_it(tmp_path: Path, crash_d
     assert set(found) == {"busy", "after_busy", "later"}
     (crash,) = crash_dir.iterdir()
     assert crash.read_text().startswith("Node: chains_wf.killed\n")
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_worker_does_one_step_alone_if_that_is_asked_for(fresh: bool, tmp_path: Path) -> None:
+    found = run(tmp_path, [step("first"), step("second"), step("third")], fresh=fresh)
+    assert len(set(found.values())) == (3 if fresh else 1)
 
 
 @pytest.mark.parametrize(

@@ -99,5 +99,5 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
         *("--low-mem", "--low_mem"),
         action="store_true",
         help="take as little memory as possible, in more time: one step of one visit at a time, "
-        "and one noise sample at a time",
+        "each in a process of its own, and one noise sample at a time",
     )
