@@ -37,7 +37,7 @@ BIAS_CORRECTION: dict[str, Any] = {
 SLOPPY_BIAS_CORRECTION: dict[str, Any] = {
     **BIAS_CORRECTION,
     "shrink_factor": 8,
-    "convergence": {"iters": [5], "tol": 1e-7},
+    "convergence": {"iters": [20, 10], "tol": 1e-7},
 }
 # ITK and ANTs speak LPS+, NIfTI and this project RAS+.
 LPS = np.diag([-1.0, -1.0, 1.0])
