@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 
 from bids_lesion_xai.cli.parser import build_parser, parse
-from bids_lesion_xai.cli.replay import tomllib
+from bids_lesion_xai.cli.replay import to_toml, tomllib
 from bids_lesion_xai.config import RunConfig
 
 FOLDERS = ("bids", "out", "participant")
@@ -70,6 +71,13 @@ def test_no_path_is_written_and_data_must_be_named_again(
         replayed(tmp_path, config, *masks)
     assert "--model" in capsys.readouterr().err.splitlines()[-1]
     assert replayed(tmp_path, config, *masks, *model, *machine) == config
+
+
+def test_a_path_behind_a_name_is_one_too() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-d", "--derivatives", nargs="+", action="extend", default=[])
+    written = to_toml(parser, {"derivatives": ["fmriprep=/data/a/one", "/data/a/two"]})
+    assert tomllib.loads(written) == {"paths": {"derivatives": "one, two"}}
 
 
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
