@@ -18,7 +18,7 @@ from bids_lesion_xai.training.architectures import ARCHITECTURES
 from bids_lesion_xai.training.evaluate import Prediction, predict
 from bids_lesion_xai.training.options import TrainingOptions
 from bids_lesion_xai.training.scans import load_masks, load_scans
-from bids_lesion_xai.training.synthesis import synthetic_heads
+from bids_lesion_xai.training.synthesis import SyntheticHead, synthetic_heads
 from bids_lesion_xai.training.trainer import train
 
 log = logging.getLogger(__name__)
@@ -80,10 +80,22 @@ class Fold:
     lesion_free: list[Prediction]
 
 
+def make_heads(material: Material, options: TrainingOptions) -> list[SyntheticHead]:
+    """Return the synthetic heads to train on; none without label maps."""
+    count = options.synthetic_heads if material.anatomies else 0
+    return synthetic_heads(
+        material.anatomies, count=count, seed=options.seed, workers=options.workers
+    )
+
+
 def train_on(
-    material: Material, options: TrainingOptions, device: torch.device, folder: Path
+    material: Material,
+    heads: Sequence[SyntheticHead],
+    options: TrainingOptions,
+    device: torch.device,
+    folder: Path,
 ) -> torch.nn.Module:
-    """Train a network on all of `material`; `folder` receives its checkpoint.
+    """Train a network on `material` and `heads`; `folder` receives its checkpoint.
 
     Raises
     ------
@@ -95,8 +107,6 @@ def train_on(
         message = "No scan with FLAIR, T1w and lesion mask is left to train on."
         raise NotFoundError(message)
     masks = load_masks(material.files)
-    n_heads = options.synthetic_heads if material.anatomies else 0
-    heads = synthetic_heads(material.anatomies, masks, count=n_heads, seed=options.seed)
     folder.mkdir(parents=True, exist_ok=True)
     return train(scans, masks, heads, options, device=device, folder=folder)
 
@@ -104,6 +114,7 @@ def train_on(
 def leave_out(
     material: Material,
     people: Sequence[str],
+    heads: Sequence[SyntheticHead],
     options: TrainingOptions,
     device: torch.device,
     folder: Path,
@@ -114,13 +125,15 @@ def leave_out(
     ----------
     material : Material
     people : list of str
+    heads : list of SyntheticHead
+        From `make_heads` of the material without anybody: they do not depend on people.
     options : TrainingOptions
     device : torch device
     folder : Path
         Receives the checkpoint.
     """
     log.info("training without %s", ", ".join(people))
-    network = train_on(material.without(people), options, device, folder)
+    network = train_on(material.without(people), heads, options, device, folder)
     return predict_left_out(material, people, network, options)
 
 
@@ -135,5 +148,5 @@ def predict_left_out(
     trained_on = material.without(people).people
     scans = load_scans(entry for entry in material.files if entry.person in people)
     anatomies = material.anatomies[_KEPT_OUT]
-    free = synthetic_heads(anatomies, [], count=len(anatomies), seed=_SEED_OF_THESE)
+    free = synthetic_heads(anatomies, count=len(anatomies), seed=_SEED_OF_THESE)
     return Fold(predict(predictor, scans, trained_on), predict(predictor, free, trained_on))

@@ -1,69 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Painting lesions of known shape into an image."""
+"""Lesions of known shape painted into a batch, and real lesions made weaker or stronger."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
+import torch
+
+from bids_lesion_xai.training.augment import smooth
+from bids_lesion_xai.training.draws import Draws
 
 # Fluid is dark on FLAIR: below this many brain standard deviations nothing is painted.
 _DARKEST_TISSUE = -1.0
-_MARGIN_VOXELS = 3
 # How lesions of a scan differ from the tissue around them, in brain standard deviations: on real
 # scans most are 0.5 to 1.7 brighter on FLAIR and 0 to 0.9 darker on T1w.
-_FLAIR_BRIGHTENING = (0.5, 1.7)
-_T1W_DARKENING = (0.0, 0.7)
+_FLAIR_BRIGHTENING = (0.4, 1.8)
+_T1W_DARKENING = (0.0, 0.8)
+# What is taken from the contrast of real lesions: from more than half to a strengthening.
+_FADING = (-0.3, 0.6)
+_OPAQUE = 0.5
 
 
 def paint_lesions(
-    image: NDArray[np.float32],
-    shapes: NDArray[np.bool_],
-    rng: np.random.Generator,
-    keep: float,
-    least_brightening: float = 0.0,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Paint the connected components of `shapes` into `image` as lesions.
+    image: torch.Tensor, shapes: torch.Tensor, least_brightening: torch.Tensor, draws: Draws
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Paint lesions into a batch.
 
-    The image draws a brightening on FLAIR and a darkening on T1w, and each component that is kept
-    its own part of them, the sharpness of its border and its texture. Fluid and background are
-    left as they are.
+    Each patch draws a brightening on FLAIR, a darkening on T1w, and the sharpness of borders.
+    Fluid and background are left as they are.
 
     Parameters
     ----------
-    image : float32 array, shape (2, X, Y, Z)
+    image : float32 tensor, shape (B, 2, X, Y, Z)
         FLAIR and T1w in units of normalised intensity. Not modified.
-    shapes : bool array, shape (X, Y, Z)
-        Lesions of another person on the same grid.
-    rng : numpy Generator
-        Fixes everything that is random.
-    keep : float
-        Probability of each component to be painted.
-    least_brightening : float
-        The least that the image may draw, in brain standard deviations.
+    shapes : float32 tensor, shape (B, 3, X, Y, Z)
+        Where lesions are, between 0 and 1; and that times the part that each lesion takes of the
+        brightening, and of the darkening.
+    least_brightening : float32 tensor, shape (B,)
+        The least brightening that a patch may draw, in brain standard deviations.
+    draws : Draws
 
     Returns
     -------
-    painted : float32 array, shape (2, X, Y, Z)
-    lesions : bool array, shape (X, Y, Z)
+    painted : float32 tensor, shape (B, 2, X, Y, Z)
+    lesions : bool tensor, shape (B, 1, X, Y, Z)
         Where the painted lesions are at least half opaque.
     """
-    painted = image.copy()
-    lesions = np.zeros(shapes.shape, bool)
-    brightness = max(rng.uniform(*_FLAIR_BRIGHTENING), least_brightening)
-    darkness = rng.uniform(*_T1W_DARKENING)
-    labels, _ = ndimage.label(shapes, ndimage.generate_binary_structure(3, 2))
-    for index, box in enumerate(ndimage.find_objects(labels), start=1):
-        if rng.random() > keep:
-            continue
-        around = tuple(
-            slice(max(0, axis.start - _MARGIN_VOXELS), axis.stop + _MARGIN_VOXELS) for axis in box
-        )
-        component = (labels[around] == index).astype(np.float32)
-        opacity = ndimage.gaussian_filter(component, rng.uniform(0.4, 1.0))
-        opacity = opacity * (painted[0][around] > _DARKEST_TISSUE) * (painted[1][around] != 0)
-        texture = 1 + 0.25 * ndimage.gaussian_filter(rng.standard_normal(component.shape), 1.0)
-        painted[0][around] += brightness * rng.uniform(0.7, 1.4) * opacity * texture
-        painted[1][around] -= darkness * rng.uniform(0.0, 2.0) * opacity * texture
-        lesions[around] |= opacity >= 0.5
-    return painted, lesions
+    n = len(image)
+    tissue = (image[:, :1] > _DARKEST_TISSUE) & (image[:, 1:] != 0)
+    soft = smooth(shapes, draws.uniform(0.4, 0.9, (n,))) * tissue
+    brightness = torch.maximum(draws.uniform(*_FLAIR_BRIGHTENING, (n,)), least_brightening)
+    change = torch.stack([brightness, -draws.uniform(*_T1W_DARKENING, (n,))], 1)
+    texture = 1 + 0.25 * smooth(
+        draws.normal((n, 1, *image.shape[2:])), torch.ones(n, device=image.device)
+    )
+    painted = image + change[:, :, None, None, None] * soft[:, 1:] * texture
+    return painted, soft[:, :1] >= _OPAQUE
+
+
+def fade_lesions(
+    image: torch.Tensor, lesions: torch.Tensor, around: torch.Tensor, draws: Draws
+) -> torch.Tensor:
+    """Return a batch in which every other patch's own lesions have a weaker or stronger contrast.
+
+    Parameters
+    ----------
+    image : float32 tensor, shape (B, 2, X, Y, Z)
+    lesions : float32 tensor, shape (B, 1, X, Y, Z)
+        Between 0 and 1.
+    around : float32 tensor, shape (B, 2)
+        Intensity of the tissue around the lesions in each channel.
+    draws : Draws
+    """
+    own = (len(image), 1, 1, 1, 1)
+    part = torch.where(draws.chance(0.5, own), draws.uniform(*_FADING, own), 0.0)
+    contrast = image - around[:, :, None, None, None]
+    return image - part * smooth(lesions, torch.full((len(image),), 0.6).to(image)) * contrast

@@ -1,27 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Synthetic FLAIR and T1w of a head whose scanner nobody has seen: domain randomisation.
 
-Every synthetic head draws its own contrasts, textures, artefacts and lesions from ranges wider
-than those of real scanners (Billot et al., Medical Image Analysis 86 (2023) 102789, on why that
-helps). What any scanner changes (noise, bias field, thick slices, ...) is left to the augmentation
-of patches, which real scans go through as well.
+Every synthetic head draws its own contrasts, textures and artefacts from ranges wider than those
+of real scanners (Billot et al., Medical Image Analysis 86 (2023) 102789, on why that helps).
+Lesions are painted into patches, and what any scanner changes (noise, bias field, thick slices,
+...) is left to the augmentation of patches, which real scans go through as well.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 
 from bids_lesion_xai.imaging.intensity import brain_moments, normalise
 from bids_lesion_xai.training import anatomy as parts
 from bids_lesion_xai.training.anatomy import NUMBER, STRUCTURES
-from bids_lesion_xai.training.paint import paint_lesions
 from bids_lesion_xai.training.scans import LabelledScan
 
 log = logging.getLogger(__name__)
@@ -29,12 +31,6 @@ log = logging.getLogger(__name__)
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-_LESION_FREE = 0.2
-_NO_LARGE_LESION = 0.4
-_TWO_PEOPLE = 0.5
-_BIG_LESION_VOXELS = 300
-# First and last plane of the brain, as fractions of the sides of the MNI152 grid (RAS+).
-_BRAIN_IN_MNI = ((0.14, 0.86), (0.12, 0.88), (0.08, 0.80))
 # Where lesions of multiple sclerosis lie: white matter, brainstem and middle cerebellar peduncles,
 # and the layer of cortex that a juxtacortical lesion reaches into.
 _WHERE_LESIONS_LIE = (
@@ -46,47 +42,75 @@ _WHERE_LESIONS_LIE = (
 )
 
 
+@dataclass(frozen=True)
+class SyntheticHead(LabelledScan):
+    """A synthetic skull-stripped scan without lesions.
+
+    Parameters
+    ----------
+    hosts : bool array, shape (X, Y, Z)
+        Where lesions of multiple sclerosis may lie.
+    least_brightening : float
+        By how much the mean of cortex is brighter than white matter on FLAIR, in units of
+        normalised intensity: lesions are rarely darker than cortex.
+    """
+
+    hosts: Mask
+    least_brightening: float
+
+
 def synthetic_heads(
-    anatomies: Sequence[NDArray[np.uint8]],
-    masks: Sequence[Mask],
-    *,
-    count: int,
-    seed: int,
-) -> list[LabelledScan]:
+    anatomies: Sequence[NDArray[np.uint8]], *, count: int, seed: int, workers: int = 0
+) -> list[SyntheticHead]:
     """Return `count` synthetic heads; head `i` depends on `seed` and on `i` alone.
 
     Parameters
     ----------
     anatomies : list of uint8 arrays, shape (X, Y, Z), RAS+ axes
         From `anatomy.load_anatomies`; taken in turn.
-    masks : list of bool arrays, shape (X, Y, Z), RAS+ axes
-        Lesion masks of real people, any grid around the brain.
     count, seed : int
+    workers : int
+        Processes that make heads; 0 makes them in this one.
     """
     heads = []
-    for i in range(count):
-        rng = np.random.default_rng((seed, i))
-        anatomy = anatomies[i % len(anatomies)]
-        n_masks = min(len(masks), 2 if rng.random() < _TWO_PEOPLE else 1)
-        chosen = [masks[k] for k in rng.choice(len(masks), n_masks, replace=False)]
-        heads.append(synthesise(anatomy, chosen, rng, name=f"synthetic/sub-{i + 1:04d}"))
-        if (i + 1) % 20 == 0:
-            log.info("made %d of %d synthetic heads", i + 1, count)
+    recipe = _Recipe(anatomies, count, seed)
+    for head in DataLoader(recipe, batch_size=None, num_workers=workers, collate_fn=_as_it_is):
+        heads.append(head)
+        if len(heads) % 20 == 0:
+            log.info("made %d of %d synthetic heads", len(heads), count)
     return heads
 
 
+class _Recipe(Dataset[SyntheticHead]):
+    """The list of heads, each made when it is asked for."""
+
+    def __init__(self, anatomies: Sequence[NDArray[np.uint8]], count: int, seed: int) -> None:
+        self._anatomies, self._count, self._seed = anatomies, count, seed
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, i: int) -> SyntheticHead:
+        if not 0 <= i < self._count:
+            raise IndexError(i)
+        anatomy = self._anatomies[i % len(self._anatomies)]
+        rng = np.random.default_rng((self._seed, i))
+        return synthesise(anatomy, rng, name=f"synthetic/sub-{i + 1:04d}")
+
+
+def _as_it_is(head: Any) -> Any:
+    return head
+
+
 def synthesise(
-    anatomy: NDArray[np.uint8], masks: Sequence[Mask], rng: np.random.Generator, *, name: str
-) -> LabelledScan:
-    """Return a synthetic skull-stripped scan of `anatomy`.
+    anatomy: NDArray[np.uint8], rng: np.random.Generator, *, name: str
+) -> SyntheticHead:
+    """Return a synthetic skull-stripped scan of `anatomy`, without lesions.
 
     Parameters
     ----------
     anatomy : uint8 array, shape (X, Y, Z), RAS+ axes
         Numbers of `anatomy.STRUCTURES`.
-    masks : list of bool arrays, shape (U, V, W), RAS+ axes
-        Lesions of real people, who fill their grids as the brain does that of MNI152. Components
-        are kept at random; without a mask the head is free of lesions.
     rng : numpy Generator
         Fixes everything that is random.
     name : str
@@ -94,7 +118,7 @@ def synthesise(
 
     Returns
     -------
-    scan : LabelledScan
+    head : SyntheticHead
         Image in units of normalised intensity, 0 outside the (imperfect) brain mask.
     """
     if rng.random() < 0.5:
@@ -103,18 +127,19 @@ def synthesise(
     _add_artefacts(images, anatomy, rng)
     brain = _brain_mask(anatomy, rng)
     image = np.stack([_normalised(channel, brain) for channel in images])
-    shapes = np.zeros(anatomy.shape, bool)
-    for mask in masks:
-        shapes |= _place(mask, anatomy, rng)
-    keep = 0.0 if rng.random() < _LESION_FREE else float(rng.uniform(0.2, 1.0))
     cortex, white = (
         image[0][anatomy == NUMBER[name]].mean() for name in (parts.CORTEX, parts.WHITE_MATTER)
     )
-    # On FLAIR, lesions are rarely darker than cortex.
-    least = float(cortex - white) * rng.uniform(1.1, 1.8)
-    image, lesions = paint_lesions(image, shapes, rng, keep, least)
-    renormalised = np.stack([_normalised(channel, brain) for channel in image])
-    return LabelledScan(name, "", renormalised, lesions & brain, (1.0, 1.0, 1.0))
+    hosts = np.isin(anatomy, [NUMBER[name] for name in _WHERE_LESIONS_LIE]) & brain
+    return SyntheticHead(
+        person=name,
+        session="",
+        image=image,
+        lesions=np.zeros(anatomy.shape, bool),
+        spacing_mm=(1.0, 1.0, 1.0),
+        hosts=hosts,
+        least_brightening=max(0.0, float(cortex - white)),
+    )
 
 
 def _contrasts(anatomy: NDArray[np.uint8], rng: np.random.Generator) -> Image:
@@ -221,23 +246,6 @@ def _brain_mask(anatomy: NDArray[np.uint8], rng: np.random.Generator) -> Mask:
     grown = ndimage.binary_dilation(closed, iterations=int(rng.integers(1, 4)))
     rough = _smooth_field(anatomy.shape, 10, rng) > rng.uniform(-1.5, 1.5)
     return np.asarray((anatomy > 0) & (closed | (grown & rough)))
-
-
-def _place(mask: Mask, anatomy: NDArray[np.uint8], rng: np.random.Generator) -> Mask:
-    """Return the lesions of `mask` moved onto the white matter of `anatomy`."""
-    if rng.random() < 0.5:
-        mask = mask[::-1]
-    if rng.random() < _NO_LARGE_LESION:
-        labels, _ = ndimage.label(mask)
-        sizes = np.bincount(labels.ravel())
-        mask = mask & (sizes <= _BIG_LESION_VOXELS)[labels]
-    index = []
-    for side, grid, (low, high) in zip(anatomy.shape, mask.shape, _BRAIN_IN_MNI, strict=True):
-        shift = rng.normal(0, 0.015)
-        relative = low + (high - low) * (np.arange(side) + 0.5) / side + shift
-        index.append(np.clip((relative * grid).astype(int), 0, grid - 1))
-    numbers = [NUMBER[name] for name in _WHERE_LESIONS_LIE]
-    return mask[np.ix_(*index)] & np.isin(anatomy, numbers)
 
 
 def _normalised(channel: Image, brain: Mask) -> Image:

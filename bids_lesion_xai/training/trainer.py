@@ -6,11 +6,11 @@ from __future__ import annotations
 import csv
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from bids_lesion_xai.training.losses import LOSSES
 from bids_lesion_xai.training.options import TrainingOptions
 from bids_lesion_xai.training.patches import Patches
 from bids_lesion_xai.training.scans import LabelledScan
+from bids_lesion_xai.training.synthesis import SyntheticHead
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ _FREE_TO_CHANGE = ("workers", "checkpoint_every")
 def train(
     scans: Sequence[LabelledScan],
     masks: Sequence[NDArray[np.bool_]],
-    heads: Sequence[LabelledScan],
+    heads: Sequence[SyntheticHead],
     options: TrainingOptions,
     *,
     device: torch.device,
@@ -49,11 +50,11 @@ def train(
     scans : list of LabelledScan
     masks : list of bool arrays, shape (X, Y, Z)
         Lesion masks to paint from.
-    heads : list of LabelledScan
-        Synthetic heads.
+    heads : list of SyntheticHead
     options : TrainingOptions
     device : torch device
-        Bfloat16 autocast is used for the convolutions, float32 for the loss.
+        Bfloat16 autocast is used for the convolutions, float32 for the loss. A GPU also keeps the
+        scans and makes the patches; on a CPU, `options.workers` processes make them.
     folder : Path
         Receives `checkpoint.pt` and `loss.csv` (step, loss, learning rate).
 
@@ -79,12 +80,13 @@ def train(
     losses = _rows(folder / "loss.csv", done)
     with (
         _cores_beside_workers(device, options.workers),
+        torch.backends.cudnn.flags(benchmark=True),
         (folder / "loss.csv").open("w", newline="", encoding="utf-8") as stream,
     ):
-        writer = csv.writer(stream)
-        writer.writerows(losses)
+        table = _LossTable(stream, losses)
+        patches = _patches(scans, masks, heads, options, device)
+        batches = iter(_batches(patches, options, done))
         pace = _Pace(options.steps, done)
-        batches = iter(_batches(scans, masks, heads, options, done))
         for step in range(done + 1, options.steps + 1):
             with pace.waiting():
                 batch = next(batches)
@@ -94,13 +96,13 @@ def train(
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            rate = schedule.get_last_lr()[0]
+            rate = float(schedule.get_last_lr()[0])
             schedule.step()
-            writer.writerow([step, f"{loss.item():.5f}", f"{rate:.3g}"])
+            table.add(step, loss.detach(), rate)
             if step % _STEPS_BETWEEN_MESSAGES == 0 or step == options.steps:
                 pace.tell(step, loss.item())
             if step % options.checkpoint_every == 0 or step == options.steps:
-                stream.flush()
+                table.write()
                 _save(folder / "checkpoint.pt", step, recipe, network, optimiser, schedule)
     return network.eval()
 
@@ -108,7 +110,7 @@ def train(
 def _recipe(
     scans: Sequence[LabelledScan],
     masks: Sequence[NDArray[np.bool_]],
-    heads: Sequence[LabelledScan],
+    heads: Sequence[SyntheticHead],
     options: TrainingOptions,
 ) -> dict[str, Any]:
     """Return what a checkpoint must agree in with the training that resumes it."""
@@ -127,6 +129,28 @@ def _cores_beside_workers(device: torch.device, workers: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+class _LossTable:
+    """Rows of step, loss and learning rate.
+
+    Losses are fetched from the device when the rows are written: fetching each at once would make
+    a GPU wait for the next step to be launched.
+    """
+
+    def __init__(self, stream: TextIO, rows: list[list[str]]) -> None:
+        self._stream, self._writer = stream, csv.writer(stream)
+        self._writer.writerows(rows)
+        self._waiting: list[tuple[int, torch.Tensor, float]] = []
+
+    def add(self, step: int, loss: torch.Tensor, rate: float) -> None:
+        self._waiting.append((step, loss, rate))
+
+    def write(self) -> None:
+        for step, loss, rate in self._waiting:
+            self._writer.writerow([step, f"{loss.item():.5f}", f"{rate:.3g}"])
+        self._waiting.clear()
+        self._stream.flush()
 
 
 class _Pace:
@@ -154,26 +178,33 @@ class _Pace:
         )
 
 
-def _batches(
+def _patches(
     scans: Sequence[LabelledScan],
     masks: Sequence[NDArray[np.bool_]],
-    heads: Sequence[LabelledScan],
+    heads: Sequence[SyntheticHead],
     options: TrainingOptions,
-    done: int,
-) -> DataLoader[dict[str, torch.Tensor]]:
-    patches = Patches(
+    device: torch.device,
+) -> Patches:
+    return Patches(
         scans,
         masks,
         heads,
         synthetic_share=options.synthetic_share,
         patch_size=options.patch_size,
-        length=options.steps * options.batch_size,
+        batch_size=options.batch_size,
+        length=options.steps,
         seed=options.seed,
+        device=device,
     )
-    remaining = range(done * options.batch_size, len(patches))
-    return DataLoader(
-        Subset(patches, remaining), batch_size=options.batch_size, num_workers=options.workers
-    )
+
+
+def _batches(
+    patches: Patches, options: TrainingOptions, done: int
+) -> Iterable[dict[str, torch.Tensor]]:
+    """Return the batches after the first `done`; those of a GPU are made by this process."""
+    workers = options.workers if patches.device.type == "cpu" else 0
+    remaining = Subset(patches, range(done, len(patches)))
+    return DataLoader(remaining, batch_size=None, num_workers=workers)
 
 
 def _save(path: Path, step: int, recipe: dict[str, Any], *stateful: Any) -> None:

@@ -5,15 +5,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bids_lesion_xai.training.evaluate import Setting, fit, fit_on_others
-from bids_lesion_xai.training.folds import Fold, Material, leave_out, predict_left_out, train_on
+from bids_lesion_xai.training.folds import (
+    Fold,
+    Material,
+    leave_out,
+    make_heads,
+    predict_left_out,
+    train_on,
+)
 from bids_lesion_xai.training.options import TrainingOptions
 from bids_lesion_xai.training.results import write_results
+from bids_lesion_xai.training.synthesis import SyntheticHead
 from bids_lesion_xai.training.write import write_bundle
 
 
@@ -58,8 +67,11 @@ class Trial:
         if way == "site":
             groups = self._material.sites
         folder = self._output / "folds" / way
+        heads = self._heads_of_folds
         folds = [
-            leave_out(self._material, people, self._fold_options, self._device, folder / name)
+            leave_out(
+                self._material, people, heads, self._fold_options, self._device, folder / name
+            )
             for name, people in groups.items()
         ]
         if way == "person":
@@ -69,7 +81,8 @@ class Trial:
     def train(self, left_out: Sequence[str]) -> None:
         """Train the network for users without some people, judge it on them, and write it."""
         kept = self._material.without(left_out) if left_out else self._material
-        network = train_on(kept, self._options, self._device, self._output)
+        heads = self._heads_of_folds if left_out else make_heads(kept, self._options)
+        network = train_on(kept, heads, self._options, self._device, self._output)
         if left_out:
             fold = predict_left_out(self._material, left_out, network, self._options)
             self._judge("chosen", [fold], {"chosen": left_out})
@@ -82,6 +95,11 @@ class Trial:
             setting=self._chosen,
             evaluation=self._rows,
         )
+
+    @cached_property
+    def _heads_of_folds(self) -> list[SyntheticHead]:
+        """Synthetic heads for every network that somebody is left out of."""
+        return make_heads(self._material.without([]), self._options)
 
     def _judge(self, way: str, folds: Sequence[Fold], groups: Mapping[str, Sequence[str]]) -> None:
         predictions = [one for fold in folds for one in fold.predictions]

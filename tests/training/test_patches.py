@@ -10,10 +10,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bids_lesion_xai.training.patches import Patches, ThickSlices, _cut_slab, _Shapes
+from bids_lesion_xai.training.patches import Donor, Patches, _cube, cut_slab
 from bids_lesion_xai.training.scans import LabelledScan
+from bids_lesion_xai.training.synthesis import SyntheticHead
 
 SIZE = 16
+BATCH = 3
+CPU = torch.device("cpu")
 SHAPE = (44, 42, 46)
 
 
@@ -34,10 +37,24 @@ def scan(person: str, seed: int) -> LabelledScan:
     return LabelledScan(person, "01", image, lesions, (1.0, 1.0, 1.0))
 
 
+def head(number: int) -> SyntheticHead:
+    """Return a head without noise, of which lesions may lie in one half."""
+    one = scan(f"synthetic/sub-{number}", number)
+    image = one.brain * np.ones((2, 1, 1, 1), np.float32)
+    hosts = one.brain.copy()
+    hosts[SHAPE[0] // 2 :] = False
+    return SyntheticHead(one.person, "", image, np.zeros(SHAPE, bool), (1.0,) * 3, hosts, 1.0)
+
+
+def batches(*arguments: Any, **options: Any) -> Patches:
+    settings = {"patch_size": SIZE, "batch_size": BATCH, "length": 12, "seed": 0}
+    return Patches(*arguments, **{**settings, **options})
+
+
 def patches(seed: int = 0, length: int = 12, masks: bool = True) -> Patches:
     scans = [scan("a/sub-01", 1), scan("a/sub-01", 2), scan("a/sub-02", 3)]
     donors = [blob(7), blob(8)] if masks else []
-    return Patches(scans, donors, patch_size=SIZE, length=length, seed=seed)
+    return batches(scans, donors, [head(4)], synthetic_share=0.3, length=length, seed=seed)
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -64,7 +81,8 @@ def test_shapes_types_and_labels(masks: bool) -> None:
     for i in range(len(items)):
         image, lesions = items[i]["image"], items[i]["lesions"]
         assert type(image) is type(lesions) is torch.Tensor
-        assert (image.shape, lesions.shape) == ((2, SIZE, SIZE, SIZE), (1, SIZE, SIZE, SIZE))
+        assert image.shape == (BATCH, 2, SIZE, SIZE, SIZE)
+        assert lesions.shape == (BATCH, 1, SIZE, SIZE, SIZE)
         assert image.dtype == lesions.dtype == torch.float32
         assert torch.isfinite(image).all()
         assert set(lesions.unique().tolist()) <= {0.0, 1.0}
@@ -76,9 +94,9 @@ def test_background_stays_zero_and_holds_no_lesion() -> None:
     items = patches()
     n_background = 0
     for i in range(len(items)):
-        image, lesions = items[i]["image"], items[i]["lesions"][0]
-        background = image[0] == 0
-        assert torch.equal(background, image[1] == 0)
+        image, lesions = items[i]["image"], items[i]["lesions"][:, 0]
+        background = image[:, 0] == 0
+        assert torch.equal(background, image[:, 1] == 0)
         assert not lesions[background].any()
         n_background += int(background.sum())
     assert n_background > 1000
@@ -90,31 +108,19 @@ def test_a_scan_as_small_as_the_patch_is_enough() -> None:
     small = LabelledScan(
         "a/sub-01", "01", whole.image[(slice(None), *part)], whole.lesions[part], (1.0, 1.0, 1.0)
     )
-    items = Patches([small], [], patch_size=SIZE, length=6, seed=0)
-    assert {tuple(items[i]["image"].shape) for i in range(6)} == {(2, SIZE, SIZE, SIZE)}
+    items = batches([small], [])
+    assert {tuple(items[i]["image"].shape) for i in range(6)} == {(BATCH, 2, SIZE, SIZE, SIZE)}
 
 
 def test_every_person_is_drawn_equally_often() -> None:
     assert [len(sessions) for sessions in patches().persons] == [2, 1]
 
 
-def test_thick_slices_keep_the_shape_and_the_mean() -> None:
-    thick = ThickSlices(prob=1.0)
-    thick.set_random_state(0)
-    image = torch.rand(1, 24, 24, 24, generator=torch.Generator().manual_seed(0))
-    for _ in range(6):
-        changed = thick(image)
-        assert changed.shape == image.shape
-        assert float(changed.var()) < float(image.var())
-        assert abs(float(changed.mean() - image.mean())) < 0.02
-    assert torch.equal(ThickSlices(prob=0.0)(image), image)
-
-
 def test_heads_are_drawn_as_often_as_asked() -> None:
-    scans, heads = [scan("a/sub-01", 1)], [scan("synthetic/sub-0001", 5)]
+    scans, heads = [scan("a/sub-01", 1)], [head(5)]
 
     def items(**options: Any) -> list[dict[str, torch.Tensor]]:
-        source = Patches(**options, masks=[], patch_size=SIZE, length=40, seed=0)
+        source = batches(**options, masks=[], batch_size=1, length=40)
         return [source[i] for i in range(40)]
 
     real, synthetic = items(scans=scans), items(scans=[], heads=heads)
@@ -128,12 +134,53 @@ def test_heads_are_drawn_as_often_as_asked() -> None:
     assert abs(n_synthetic - 12) < 4 * 2.9
 
 
+def test_heads_have_lesions_only_where_some_are_painted_and_they_may_lie() -> None:
+    masks = [blob(seed) for seed in range(6)]
+    free, painted = batches([], [], [head(4)]), batches([], masks, [head(4)], length=20)
+    assert not any(free[i]["lesions"].any() for i in range(12))
+    counts = torch.stack([painted[i]["lesions"].sum((1, 2, 3, 4)) for i in range(20)])
+    assert (counts > 8).sum() >= 5
+    assert (counts == 0).sum() >= 5
+    nowhere = head(4)
+    nowhere.hosts[:] = False
+    none = batches([], masks, [nowhere], length=20)
+    assert not any(none[i]["lesions"].any() for i in range(20))
+
+
+@pytest.mark.parametrize("other_grid", [False, True], ids=["same grid", "other grid"])
+def test_lesions_of_a_donor_are_placed_where_their_middles_are_said_to_be(
+    other_grid: bool,
+) -> None:
+    mask = np.zeros((60, 70, 50) if other_grid else SHAPE, bool)
+    mask[25:33, 28:36, 20:28] = True
+    source = batches([], [], [head(4)]) if other_grid else batches([scan("a/sub-01", 1)], [])
+    (one,) = (source.heads or source.persons)[0]
+    donor = Donor(mask, CPU)
+    for seed in range(8):
+        placement = one.place(donor, np.random.default_rng(seed))
+        middle = placement.to_scan(donor.middles[0])
+        labels = donor.on_cube(placement, middle - 3, 7)
+        assert labels.shape == (7, 7, 7)
+        # To the nearest voxel, on a grid with voxels of another size.
+        assert (labels[2:5, 2:5, 2:5] == 1).any()
+    far = donor.on_cube(placement, np.full(3, 500), 4)
+    assert not far.any()
+
+
+@pytest.mark.parametrize("start", [(3, 2, 4), (-5, 4, 38), (-40, 0, 0), (60, 60, 60)])
+def test_a_cube_is_cut_with_zeros_beyond_the_volume(start: tuple[int, int, int]) -> None:
+    volume = torch.rand(2, *SHAPE)
+    padded = np.zeros((2, *(side + 200 for side in SHAPE)), np.float32)
+    padded[:, 100:-100, 100:-100, 100:-100] = volume
+    box = tuple(slice(first + 100, first + 112) for first in start)
+    np.testing.assert_array_equal(_cube(volume, np.array(start), 12), padded[(slice(None), *box)])
+
+
 def test_small_lesions_are_the_centre_of_a_patch_as_often_as_large_ones() -> None:
     mask = np.zeros(SHAPE, bool)
     mask[4:20, 4:20, 4:20] = True
     mask[30, 30, 30] = mask[38, 36, 40] = True
-    middles = _Shapes(mask).middles
-    places = np.transpose(np.unravel_index(np.sort(middles), SHAPE))
+    places = Donor(mask, CPU).middles
     assert len(places) == 3
     assert all(mask[tuple(place)] for place in places)
     assert places[1:].tolist() == [[30, 30, 30], [38, 36, 40]]
@@ -142,15 +189,12 @@ def test_small_lesions_are_the_centre_of_a_patch_as_often_as_large_ones() -> Non
 
 @pytest.mark.parametrize("seed", range(6))
 def test_beyond_the_slab_flair_is_dark_and_no_lesion_is_seen(seed: int) -> None:
-    flair = torch.rand(1, SIZE, SIZE, SIZE) + 0.5
-    flair[:, :3] = 0
-    lesions = torch.ones(1, SIZE, SIZE, SIZE)
+    flair = torch.rand(SIZE, SIZE, SIZE) + 0.5
+    lesions = torch.ones(SIZE, SIZE, SIZE, dtype=torch.bool)
     before = flair.clone()
-    _cut_slab(flair, lesions, np.random.default_rng(seed))
-    beyond = lesions == 0
-    assert 0 < beyond.float().mean() < 0.4
-    dark = flair[beyond & (before != 0)]
-    assert len(dark.unique()) <= 1
+    cut_slab(flair, lesions, np.random.default_rng(seed))
+    assert 0 < (~lesions).float().mean() < 0.4
+    dark = flair[~lesions]
+    assert len(dark.unique()) == 1
     assert (dark <= -2).all()
-    assert torch.equal(flair[~beyond], before[~beyond])
-    assert (flair[before == 0] == 0).all()
+    assert torch.equal(flair[lesions], before[lesions])
