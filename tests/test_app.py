@@ -191,9 +191,9 @@ def test_a_run_says_how_it_came_about(run: Run) -> None:
 def test_the_options_of_the_run_are_kept(run: Run) -> None:
     (path,) = (run.store.root / "logs").glob("run-*.toml")
     options = pytest.importorskip("tomllib").loads(path.read_text(encoding="utf-8"))
-    assert options["n_samples"] == N_SAMPLES
-    assert options["levels"] == ["participant", "group"]
-    assert options["output_dir"] == str(run.store.root)
+    assert options["n-samples"] == N_SAMPLES
+    assert options["skull-strip"] == "skip"
+    assert options["paths"] == {"model": "model"}
 
 
 def test_the_log_states_what_came_of_every_visit(run: Run) -> None:
