@@ -13,6 +13,7 @@ from typing import TypeVar
 _N = TypeVar("_N", int, float)
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -104,6 +105,17 @@ def device(text: str) -> str:
         message = f"{text}: auto, cpu, cuda or cuda:N is expected"
         raise argparse.ArgumentTypeError(message)
     return text
+
+
+def named_folder(text: str) -> tuple[str, Path]:
+    """Return name and path of a dataset, of ``NAME=PATH`` or ``PATH``; for argparse."""
+    name, equals, path = text.partition("=")
+    if not equals or "/" in name:
+        name, path = Path(text).resolve().name, text
+    if not _NAME.fullmatch(name) or not path:
+        message = f"{text}: NAME=PATH is expected, with a name of letters, digits, -, _ and dots"
+        raise argparse.ArgumentTypeError(message)
+    return name, Path(path)
 
 
 def labels(prefix: str) -> Callable[[str], tuple[str, ...]]:

@@ -102,6 +102,10 @@ def parse(argv: list[str] | None = None) -> RunConfig:
     config = RunConfig(
         reference_masks=options.reference_masks and options.reference_masks.resolve(),
         tissue_maps=options.tissue_maps and options.tissue_maps.resolve(),
+        derivatives=tuple((name, path.resolve()) for name, path in options.derivatives),
+        existing_lesion_mask=(
+            options.existing_lesion_mask and options.existing_lesion_mask.resolve()
+        ),
         levels=tuple(level for level in _LEVELS if level in options.analysis_level),
         model=options.model.resolve(),
         participants=_labels(options.participant_label),

@@ -60,6 +60,8 @@ def test_defaults() -> None:
         output_dir=Path("out").resolve(),
         reference_masks=None,
         tissue_maps=None,
+        derivatives=(),
+        existing_lesion_mask=None,
         levels=("participant",),
         work_dir=defaults.work_dir,
         model=DEFAULT_BUNDLE.resolve(),
@@ -377,6 +379,7 @@ def test_one_process_never_uses_more_cores_than_there_are(
         *(("--omp-nthreads", value) for value in ("0", "two")),
         *(("--mem", value) for value in ("0", "-1", "much", "16P", "2e3", "8000B", "")),
         *(("--mem-gb", value) for value in ("0", "-1", "16G")),
+        *(("--derivatives", value) for value in ("=prep", "a b=prep", "prep=", "/", "ä=x")),
     ],
 )
 def test_a_bad_value_is_refused_with_the_name_of_its_option(
@@ -443,6 +446,35 @@ def test_the_output_is_in_the_input_among_its_derivatives_alone(
     output: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "lies inside BIDS_DIR" in refusal(capsys, "bids", output, "participant")
+
+
+def test_derivatives_have_a_name_or_that_of_their_folder() -> None:
+    given = config("-d", "one=a=b", "x/prep/", "--derivatives", "./p=q/last", "three=/abs")
+    assert given.derivatives == (
+        ("one", Path("a=b").resolve()),
+        ("prep", Path("x/prep").resolve()),
+        ("last", Path("p=q/last").resolve()),
+        ("three", Path("/abs")),
+    )
+    assert given.links["prep"] == Path("x/prep").resolve()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("-d a/prep b/prep", "two datasets are called prep"),
+        ("-d raw=prep", "two datasets are called raw"),
+        ("-d tissue-maps=a --tissue-maps b", "two datasets are called tissue-maps"),
+        ("-d old=out", "--derivatives: .*out is OUTPUT_DIR"),
+        ("--existing-lesion-mask out", "--existing-lesion-mask: .*out is OUTPUT_DIR"),
+        ("--reference-masks ./out/", "--reference-masks: .*out is OUTPUT_DIR"),
+    ],
+)
+def test_datasets_are_told_apart_and_not_written_over(
+    options: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refusal(capsys, "bids", "out", "participant", *options.split())
+    assert re.search(words, message)
 
 
 def test_the_help_shows_no_default_that_says_nothing() -> None:

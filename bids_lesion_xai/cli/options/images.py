@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bids_lesion_xai.cli.arguments import labels
+from bids_lesion_xai.cli.arguments import labels, named_folder
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
@@ -68,12 +68,30 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         "from these",
     )
     group.add_argument(
+        *("-d", "--derivatives"),
+        nargs="+",
+        action="extend",
+        type=named_folder,
+        default=[],
+        metavar="[NAME=]DATASET",
+        help="BIDS derivatives whose desc-brain_mask in the space of T1w, and label-lesion_mask "
+        "or label-L_mask, are taken for the visits that have them, instead of being computed; "
+        "NAME is that of the dataset in the output, that of its folder if not given",
+    )
+    group.add_argument(
+        *("--existing-lesion-mask", "--existing_lesion_mask"),
+        type=Path,
+        metavar="DATASET",
+        help="BIDS derivatives with masks label-lesion_mask or label-L_mask in the space of T1w "
+        "or FLAIR, drawn by hand or by another tool: these lesions are explained, not those that "
+        "the model finds, and a visit without a mask is skipped",
+    )
+    group.add_argument(
         *("--skip-bids-validation", "--skip_bids_validation"),
         *("--skip-bids-validator", "--skip_bids_validator"),
         action="store_true",
         help="do not run the BIDS validator on the input",
     )
-
     group.add_argument(
         *("--subject-anatomical-reference", "--subject_anatomical_reference"),
         choices=("sessionwise",),
