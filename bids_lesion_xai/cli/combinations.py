@@ -23,18 +23,6 @@ _OF_PARTICIPANTS = (
 _PARTS: dict[str, tuple[str, ...]] = {
     "reports_only": (),
     "boilerplate_only": ("method", "model", "preset", "derivatives", "existing_lesion_mask"),
-    "dry_run": (
-        *(
-            "reference_masks",
-            "tissue_maps",
-            "bids_filter_file",
-            "bids_database_dir",
-            "derivatives",
-        ),
-        *("existing_lesion_mask", "preset", "method", "aggregation", "n_samples", "experiments"),
-        *("saliency_output", "tta", "device", "model", "use_plugin", "low_mem", "sloppy"),
-        *("explain_mem_gb", "force"),
-    ),
 }
 _SELECTION = ("participant_label", "session_label")
 

@@ -157,6 +157,16 @@ def test_only_images_in_anat_are_taken(root: Path, folder: str) -> None:
     assert inputs.flair.parent == t1w.parent.resolve()
 
 
+@pytest.mark.parametrize("content", [(), ("sub-01_T1w.nii.gz",)])
+def test_a_folder_in_the_place_of_an_image_is_told(root: Path, content: Sequence[str]) -> None:
+    add(root, "sub-01_T1w")
+    folder = place(root, "sub-01_FLAIR")
+    folder.mkdir()
+    for name in content:
+        (folder / name).write_text("")
+    assert "sub-01_FLAIR.nii.gz (not a file; put the image" in skipped(root)["sub-01"]
+
+
 def test_other_folders_of_the_dataset_are_ignored(root: Path) -> None:
     for name in pair("sub-01"):
         add(root, name, TWO_MM)

@@ -255,7 +255,7 @@ def test_every_spelling_means_the_same(
         ("participant --reports-only --participant-label 01", ""),
         ("participant --reports-only --model .", "model"),
         ("participant --boilerplate-only --write-graph", "write-graph"),
-        ("participant --dry-run --clean-workdir --n-samples 3", "clean-workdir"),
+        ("participant --dry-run --clean-workdir --n-samples 3", ""),
         ("participant --notrack --md-only-boilerplate", ""),
     ],
 )
