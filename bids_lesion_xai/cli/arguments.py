@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults where there is something to show, and each spelling once."""
+    """Shows defaults where there is something to show, and a value once for all spellings."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if isinstance(action.default, list) and action.default:
@@ -30,8 +30,7 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:
             return super()._format_action_invocation(action)
-        # Spellings that differ in nothing but dashes and underscores are one.
-        flags = ", ".join(dict.fromkeys(flag.replace("_", "-") for flag in action.option_strings))
+        flags = ", ".join(action.option_strings)
         if action.nargs == 0:
             return flags
         return (

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -275,9 +276,23 @@ def test_parts_of_the_work_are_asked_for_one_by_one(
 
 
 IGNORED = (
-    "--notrack --no-sub --no-datalad-get --skull-strip-fixed-seed "
-    "--subject-anatomical-reference sessionwise"
+    "--notrack --no-sub --no-datalad-get --skull-strip-fixed-seed --output-layout bids "
+    "--subject-anatomical-reference sessionwise --skull-strip-template OASIS30ANTs"
 )
+
+
+def test_every_option_may_have_underscores_for_dashes() -> None:
+    parser = build_parser()
+    options = {flag for action in parser._actions for flag in action.option_strings}
+    dashed = [flag for flag in sorted(options) if "-" in flag[2:]]
+    assert len(dashed) > 40
+    for flag in dashed:
+        with suppress(SystemExit):  # known, and its value is missing
+            spelled = f"--{flag[2:].replace('-', '_')}"
+            assert parser.parse_known_args(["bids", "out", "group", spelled])[1] == []
+    assert config("--n_samples=3", "--existing_lesion_mask", "a_b") == config(
+        "--n-samples", "3", "--existing-lesion-mask=a_b"
+    )
 
 
 def test_options_of_other_apps_without_a_meaning_here_change_nothing() -> None:
