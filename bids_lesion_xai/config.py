@@ -16,6 +16,10 @@ LOCAL = "MultiProc"
 SCHEDULERS = ("SLURM", "SGE", "PBS", "LSF", "OAR", "Condor")
 
 
+# Names of datasets in BIDS URIs: the raw one, and those of options that are called so.
+RESERVED_LINKS = ("raw", "reference-masks", "tissue-maps", "existing-lesion-mask")
+
+
 @dataclass(frozen=True)
 class Plugin:
     """Who runs the visits: this machine, or the scheduler of a cluster.
@@ -37,6 +41,7 @@ class Plugin:
 WITHOUT_EFFECT = frozenset(
     (
         *("bids_dir", "output_dir", "work_dir", "model", "reference_masks", "tissue_maps"),
+        *("derivatives", "existing_lesion_mask"),
         *("bids_filter_file", "bids_database_dir", "bids_database_wipe"),
         *("levels", "participants", "sessions", "group_by", "follow_lesions", "validate"),
         *("device", "memory_gb", "plugin", "n_procs", "total_memory_gb", "omp_n_threads"),
@@ -56,6 +61,10 @@ class RunConfig:
     bids_dir, output_dir, work_dir, model : Path
     reference_masks, tissue_maps : Path or None
         Derivative datasets with lesion masks, and with FreeSurfer's numbers in T1w space.
+    derivatives : tuple of (str, Path)
+        Name and folder of datasets whose brain and lesion masks are taken where they have some.
+    existing_lesion_mask : Path or None
+        Derivative dataset whose lesions are explained instead of those that the model finds.
     levels : tuple of str
         ``participant`` and ``group``, one or both.
     participants, sessions : tuple of str
@@ -129,6 +138,8 @@ class RunConfig:
     output_dir: Path
     reference_masks: Path | None
     tissue_maps: Path | None
+    derivatives: tuple[tuple[str, Path], ...]
+    existing_lesion_mask: Path | None
     levels: tuple[str, ...]
     work_dir: Path
     model: Path
@@ -180,3 +191,13 @@ class RunConfig:
     run: str = field(default_factory=lambda: f"run-{uuid.uuid4().hex}", compare=False)
     replay: str = field(default="", compare=False)
     warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def links(self) -> dict[str, Path]:
+        """The datasets beside the raw one, by their names in BIDS URIs."""
+        named = {
+            "reference-masks": self.reference_masks,
+            "tissue-maps": self.tissue_maps,
+            "existing-lesion-mask": self.existing_lesion_mask,
+        }
+        return {name: path for name, path in named.items() if path} | dict(self.derivatives)

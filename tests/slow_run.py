@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The app without images: a visit is published at once, but slowly, so that it can be disturbed.
 
-``python -m tests.slow_run ARGUMENTS`` takes the arguments of the app.
+``python -m tests.slow_run ARGUMENTS`` takes the arguments of the app; the environment variable
+``SECONDS_A_FILE`` says how slowly.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -27,7 +29,7 @@ from bids_lesion_xai.models.bundle import Bundle
 from bids_lesion_xai.workflows import participant
 from bids_lesion_xai.workflows.names import workflow_name
 
-SECONDS_A_FILE = 0.04
+SECONDS_A_FILE = float(os.environ.get("SECONDS_A_FILE", "0"))
 _FOUND = {
     "skull_strip_method": "given",
     "brain_volume_mm3": 1234567.5,

@@ -28,8 +28,8 @@ from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import centre_of_mass_mm
 from tests.bundles import REACH, write_small_bundle
 from tests.outputs import Html, lesion_rows, raw_rows, saliency_row
-from tests.phantoms import CENTRE_MM, moved
-from tests.rawdata import BALLS, FLAIR_GRID, MOTION, write_raw
+from tests.phantoms import CENTRE_MM, brain_mask, moved, world_mm
+from tests.rawdata import BALLS, FLAIR_GRID, MOTION, T1W_GRID, write_raw
 
 pytestmark = [pytest.mark.slow, pytest.mark.ants]
 
@@ -191,9 +191,9 @@ def test_a_run_says_how_it_came_about(run: Run) -> None:
 def test_the_options_of_the_run_are_kept(run: Run) -> None:
     (path,) = (run.store.root / "logs").glob("run-*.toml")
     options = pytest.importorskip("tomllib").loads(path.read_text(encoding="utf-8"))
-    assert options["n_samples"] == N_SAMPLES
-    assert options["levels"] == ["participant", "group"]
-    assert options["output_dir"] == str(run.store.root)
+    assert options["n-samples"] == N_SAMPLES
+    assert options["skull-strip"] == "skip"
+    assert options["paths"] == {"model": "model"}
 
 
 def test_the_log_states_what_came_of_every_visit(run: Run) -> None:
@@ -326,6 +326,39 @@ def test_the_group_tables_hold_every_lesion_and_every_visit(run: Run) -> None:
     tables = [run.store.path(key, WITH_LESIONS) for key in ("lesion_table", "saliency_table")]
     for row, expected in zip(lesions, raw_rows(*tables), strict=True):
         assert {key: row[key] for key in expected} == expected
+
+
+def test_lesions_and_brains_of_other_datasets_are_taken_and_explained(
+    run: Run, tmp_path: Path
+) -> None:
+    (place_mm, radius_mm), *_ = BALLS
+    inside = np.linalg.norm(world_mm(T1W_GRID) - CENTRE_MM - place_mm, axis=-1) <= radius_mm
+    for dataset, name, values in (
+        ("drawn", "label-lesion_mask", inside),
+        ("prep", "desc-brain_mask", brain_mask(T1W_GRID)),
+    ):
+        path = tmp_path / dataset / WITHOUT.folder / "anat" / f"{WITHOUT.name}_{name}.nii.gz"
+        path.parent.mkdir(parents=True)
+        nifti.save(path, values, T1W_GRID)
+    options = ["--existing-lesion-mask", str(tmp_path / "drawn"), "-d", str(tmp_path / "prep")]
+    raw, model = run.folder / "raw", run.folder / "model"
+    assert app(raw, tmp_path, model, *options, "--nprocs", "2", "participant", "group") == 0
+    store = Store(tmp_path / "out")
+    assert store.visits() == [WITHOUT]
+    (row,) = raw_rows(store.path("lesion_table", WITHOUT))
+    found_mm = [float(row[f"centroid_{axis}_mm"]) for axis in "xyz"]
+    assert np.linalg.norm(found_mm - (CENTRE_MM + place_mm)) < 1
+    assert float(row["mean_probability"]) < 0.5
+    assert nifti.load(store.path("saliency_flair", WITHOUT))[0].any()
+    assert store.facts("brain_mask", WITHOUT)["SkullStripMethod"] == "derivative"
+    links = json.loads((store.root / "dataset_description.json").read_text())["DatasetLinks"]
+    assert set(links) == {"raw", "existing-lesion-mask", "prep"}
+    text = (store.root / "logs/CITATION.md").read_text(encoding="utf-8")
+    assert "those of other derivatives were taken" in text
+    (log,) = (json.loads(path.read_text()) for path in (store.root / "logs").glob("run-*.json"))
+    assert [skip["Visit"] for skip in log["Skipped"]] == [WITH_LESIONS.name]
+    issues = validate(store.root, tmp_path / "cache")
+    assert [issue for issue in issues if issue["severity"] in ("error", "warning")] == []
 
 
 def test_another_run_on_another_number_of_cores_gives_the_same_voxels_and_numbers(

@@ -12,6 +12,7 @@ from pathlib import Path
 from bids import BIDSLayout, BIDSLayoutIndexer
 from bids.layout import Query
 
+from bids_lesion_xai.bids.companions import LESION_LABELS, Companion
 from bids_lesion_xai.bids.database import Database
 from bids_lesion_xai.bids.filters import Filters
 from bids_lesion_xai.bids.images import (
@@ -51,7 +52,6 @@ _NAMES = {
         {"name": "extension", "pattern": "[^./]([.][^/]+)$"},
     ],
 }
-_LESION_LABELS = ["lesion", "L"]
 _IMAGES = {"flair": "FLAIR", "t1w": "T1w"}
 _SHOWN_LABELS = 20
 
@@ -69,8 +69,9 @@ class VisitInputs:
         The dataset they belong to.
     rejected : tuple of Rejection
         Other images of the visit, each with the reason why it was not taken.
-    reference, tissues : Companion or None
-        Its lesion mask and its tissue map, where these were asked for and are there.
+    reference, tissues, brain, lesions : Companion or None
+        What other datasets have of it, where that was asked for and is there: true lesions, a
+        tissue map, and a brain mask and lesions that are taken as they are.
     notes : tuple of str
         What the user should know about the images that are taken.
     """
@@ -82,7 +83,16 @@ class VisitInputs:
     rejected: tuple[Rejection, ...]
     reference: Companion | None = None
     tissues: Companion | None = None
+    brain: Companion | None = None
+    lesions: Companion | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def companions(self) -> dict[str, Companion]:
+        """What other datasets have of the visit, by the names of the fields."""
+        names = ("reference", "tissues", "brain", "lesions")
+        found = {name: getattr(self, name) for name in names}
+        return {name: one for name, one in found.items() if one}
 
     def uri(self, path: Path) -> str:
         """Return the BIDS URI of a raw image."""
@@ -288,85 +298,6 @@ def _elsewhere(suffix: str, visit: Visit, listing: Listing) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Companion:
-    """A file of another dataset that belongs to a visit.
-
-    Parameters
-    ----------
-    path : Path
-    uri : str
-        BIDS URI, by the name of the dataset in ``DatasetLinks``.
-    space : str
-        Its entity ``space``, empty if it has none.
-    others : tuple of str
-        Names of files that fit as well, and were not taken.
-    """
-
-    path: Path
-    uri: str
-    space: str
-    others: tuple[str, ...]
-
-
-def find_reference_masks(dataset: Path, visits: Sequence[Visit]) -> dict[Visit, Companion]:
-    """Return the lesion mask of each visit that has one in a derivative dataset.
-
-    Masks are called ``label-lesion_mask`` or ``label-L_mask``. Of several, those in T1w space are
-    preferred, then those in FLAIR space, then the first name.
-
-    Raises
-    ------
-    DataError
-        No visit has one.
-    """
-    return _companions(dataset, visits, "reference-masks", suffix="mask", label=_LESION_LABELS)
-
-
-def find_tissue_maps(dataset: Path, visits: Sequence[Visit]) -> dict[Visit, Companion]:
-    """Return the tissue map of each visit that has one in T1w space in a derivative dataset.
-
-    They are called ``desc-aseg_dseg`` or ``desc-aparcaseg_dseg``, as fMRIPrep and sMRIPrep do.
-
-    Raises
-    ------
-    DataError
-        No visit has one.
-    """
-    found = _companions(dataset, visits, "tissue-maps", suffix="dseg", desc=["aseg", "aparcaseg"])
-    return {visit: one for visit, one in found.items() if one.space in ("", "T1w")}
-
-
-def _companions(
-    dataset: Path, visits: Sequence[Visit], link: str, **pattern: object
-) -> dict[Visit, Companion]:
-    """Return a file of each visit; `link` is the flag's name, and that of the dataset in URIs."""
-    if not dataset.is_dir():
-        message = f"--{link} {dataset}: there is no such folder."
-        raise NotFoundError(message)
-    layout = _index(dataset)
-    rank = {"": 0, "T1w": 0, "orig": 0, "FLAIR": 1}
-    found = {}
-    for visit in visits:
-        images = layout.get(
-            subject=visit.participant,
-            session=visit.session or Query.NONE,
-            extension=_NIFTI,
-            **pattern,
-        )
-        spaces = {Path(image.path): image.get_entities().get("space", "") for image in images}
-        order = sorted(spaces, key=lambda path: (rank.get(spaces[path], 2), path.name))
-        if order:
-            others = tuple(path.name for path in order[1:])
-            uri = f"bids:{link}:{order[0].relative_to(layout.root).as_posix()}"
-            found[visit] = Companion(order[0], uri, spaces[order[0]], others)
-    if not found:
-        what = " and ".join(f"{key} {value}" for key, value in pattern.items())
-        message = f"--{link} {dataset}: no image with {what} belongs to any of the visits."
-        raise DataError(message)
-    return found
-
-
-@dataclass(frozen=True)
 class LabelledFiles:
     """The files of one labelled scan in a derivative dataset.
 
@@ -396,7 +327,7 @@ def find_labelled(dataset: Path) -> list[LabelledFiles]:
     """
     layout = _index(dataset)
     found = []
-    for mask in layout.get(suffix="mask", label=_LESION_LABELS, extension=_NIFTI):
+    for mask in layout.get(suffix="mask", label=list(LESION_LABELS), extension=_NIFTI):
         entities = mask.get_entities()
         same = {key: entities.get(key) or Query.NONE for key in ("subject", "session", "space")}
         flair, t1w = (

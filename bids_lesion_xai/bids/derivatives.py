@@ -436,7 +436,9 @@ _CLAIM_COLUMNS = {
     "statement": Column("what was found, in words; a difference is claimed if p_holm < 0.05"),
 }
 
-_MASK_FACTS = ("Sources", "SpatialReference", "Type", "Manual")
+# BIDS knows true and false alone: a sidecar has it only where it is known.
+MANUAL = "Manual"
+_MASK_FACTS = ("Sources", "SpatialReference", "Type", MANUAL)
 _SEGMENTATION_FACTS = ("Threshold", "MinimumVolume_mm3", "Connectivity", "Model")
 _SALIENCY_FACTS = (
     "Sources",
@@ -547,7 +549,7 @@ DERIVATIVES: dict[str, Derivative] = {
             _NIFTI,
             "White-matter lesions, each with its own number; the largest is 1",
             _T1W | {"desc": "lesions"},
-            facts=("Sources", "SpatialReference", "Manual", *_SEGMENTATION_FACTS),
+            facts=("Sources", "SpatialReference", MANUAL, *_SEGMENTATION_FACTS),
             columns=_LESION_COLUMNS,
         ),
         Derivative(
@@ -558,7 +560,7 @@ DERIVATIVES: dict[str, Derivative] = {
             "With reference masks: predicted lesions with their numbers, and after them missed "
             "lesions and control regions",
             _T1W | {"desc": "regions"},
-            facts=("Sources", "SpatialReference", "Manual", *_SEGMENTATION_FACTS),
+            facts=("Sources", "SpatialReference", MANUAL, *_SEGMENTATION_FACTS),
             columns=_LESION_COLUMNS,
             optional=True,
         ),

@@ -165,7 +165,8 @@ def _walk(folder: str, seen: set[str], paths: list[str], closed: dict[str, str])
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if not _is_dir(entry):
+        if not _is_dir(entry) or entry.name.lower().endswith(NIFTI):
+            # A folder that is called like an image is told of, as any image that cannot be one.
             paths.append(entry.path)
         elif not entry.name.endswith(_RECORDINGS):
             if entry.is_symlink():

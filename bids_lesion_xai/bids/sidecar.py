@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_lesion_xai import __version__
-from bids_lesion_xai.bids.derivatives import SALIENCY_UNITS, Derivative
+from bids_lesion_xai.bids.derivatives import MANUAL, SALIENCY_UNITS, Derivative
 
 BIDS_VERSION = "1.10.0"
 CODE_URL = "https://github.com/bids-lesion-xai/bids_lesion_xai"
@@ -40,7 +40,7 @@ def sidecar(row: Derivative, facts: Mapping[str, Any]) -> dict[str, Any]:
         for name, column in row.columns.items()
     }
     units = {"Units": stated.get(row.units, row.units)} if row.units else {}
-    ordered = {key: facts[key] for key in row.facts}
+    ordered = {key: facts[key] for key in row.facts if (key, facts[key]) != (MANUAL, None)}
     return {"Description": row.description, **units, **ordered, **columns}
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bids_lesion_xai.bids.derivatives import DEFAULT_METHOD, DERIVATIVES, METHOD
+from bids_lesion_xai.bids.derivatives import DEFAULT_METHOD, DERIVATIVES, MANUAL, METHOD
 from bids_lesion_xai.bids.lock import FolderLock
 from bids_lesion_xai.bids.sidecar import sidecar, to_json
 from bids_lesion_xai.bids.visit import Visit
@@ -82,7 +82,7 @@ class Store:
         path = _sidecar_path(self.path(key, visit))
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            missing = [name for name in DERIVATIVES[key].facts if name not in content]
+            missing = [name for name in DERIVATIVES[key].facts if name not in {*content, MANUAL}]
         except (OSError, ValueError, TypeError) as error:
             message = f"{path.name} cannot be read ({error}). Process this visit again."
             raise DataError(message) from error

@@ -13,10 +13,11 @@ from typing import TypeVar
 _N = TypeVar("_N", int, float)
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults where there is something to show, and each spelling once."""
+    """Shows defaults where there is something to show, and a value once for all spellings."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if isinstance(action.default, list) and action.default:
@@ -29,8 +30,7 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:
             return super()._format_action_invocation(action)
-        # Spellings that differ in nothing but dashes and underscores are one.
-        flags = ", ".join(dict.fromkeys(flag.replace("_", "-") for flag in action.option_strings))
+        flags = ", ".join(action.option_strings)
         if action.nargs == 0:
             return flags
         return (
@@ -104,6 +104,17 @@ def device(text: str) -> str:
         message = f"{text}: auto, cpu, cuda or cuda:N is expected"
         raise argparse.ArgumentTypeError(message)
     return text
+
+
+def named_folder(text: str) -> tuple[str, Path]:
+    """Return name and path of a dataset, of ``NAME=PATH`` or ``PATH``; for argparse."""
+    name, equals, path = text.partition("=")
+    if not equals or "/" in name:
+        name, path = Path(text).resolve().name, text
+    if not _NAME.fullmatch(name) or not path:
+        message = f"{text}: NAME=PATH is expected, with a name of letters, digits, -, _ and dots"
+        raise argparse.ArgumentTypeError(message)
+    return name, Path(path)
 
 
 def labels(prefix: str) -> Callable[[str], tuple[str, ...]]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bids_lesion_xai.config import SCHEDULERS, RunConfig
+from bids_lesion_xai.config import RESERVED_LINKS, SCHEDULERS, RunConfig
 from bids_lesion_xai.explain.catalogue import METHODS
 
 # By `dest`: what the participant level alone looks at.
@@ -23,18 +23,6 @@ _OF_PARTICIPANTS = (
 _PARTS: dict[str, tuple[str, ...]] = {
     "reports_only": (),
     "boilerplate_only": ("method", "model", "preset", "derivatives", "existing_lesion_mask"),
-    "dry_run": (
-        *(
-            "reference_masks",
-            "tissue_maps",
-            "bids_filter_file",
-            "bids_database_dir",
-            "derivatives",
-        ),
-        *("existing_lesion_mask", "preset", "method", "aggregation", "n_samples", "experiments"),
-        *("saliency_output", "tta", "device", "model", "use_plugin", "low_mem", "sloppy"),
-        *("explain_mem_gb", "force"),
-    ),
 }
 _SELECTION = ("participant_label", "session_label")
 
@@ -49,6 +37,19 @@ def contradiction(config: RunConfig) -> str | None:
         return "--group-by: nothing is compared without the level group."
     if config.follow_lesions and "group" not in config.levels:
         return "--follow-lesions: nothing is followed without the level group."
+    return _clash_of_datasets(config)
+
+
+def _clash_of_datasets(config: RunConfig) -> str | None:
+    """Return why the datasets beside the raw one cannot be told apart, or be read, or None."""
+    names = [name for name, _ in config.derivatives]
+    for name in names:
+        if names.count(name) > 1 or name in RESERVED_LINKS:
+            return f"--derivatives: two datasets are called {name}; name one otherwise, NAME=PATH."
+    for name, path in config.links.items():
+        if path == config.output_dir:
+            flag = "derivatives" if name in names else name
+            return f"--{flag}: {path} is OUTPUT_DIR, where what is read would be written over."
     return None
 
 

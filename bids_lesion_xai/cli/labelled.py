@@ -47,9 +47,7 @@ def run_command(
     """Parse `argv`, run, tell progress and errors on standard error, return the exit code."""
     options = parser.parse_args(argv)
     name_the_user()
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
-    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("bidsschematools").setLevel(logging.WARNING)
     try:
         run(options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,7 +45,7 @@ _MOST_OMP_THREADS = 8
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that can say where the arguments came from.
+    """A parser that takes underscores for dashes, and can say where the arguments came from.
 
     Parameters
     ----------
@@ -54,8 +55,23 @@ class _Parser(argparse.ArgumentParser):
 
     source = ""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse arguments as argparse does, however options are spelled."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args([_with_dashes(word) for word in words], namespace)
+
     def error(self, message: str) -> NoReturn:
         super().error(self.source + message)
+
+
+def _with_dashes(word: str) -> str:
+    """Return an option with dashes for underscores; its value, and other words, as they are.
+
+    >>> _with_dashes("--participant_label=a_b"), _with_dashes("a_b")
+    ('--participant-label=a_b', 'a_b')
+    """
+    option, equals, value = word.partition("=")
+    return option.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
 def build_parser() -> _Parser:
@@ -102,6 +118,10 @@ def parse(argv: list[str] | None = None) -> RunConfig:
     config = RunConfig(
         reference_masks=options.reference_masks and options.reference_masks.resolve(),
         tissue_maps=options.tissue_maps and options.tissue_maps.resolve(),
+        derivatives=tuple((name, path.resolve()) for name, path in options.derivatives),
+        existing_lesion_mask=(
+            options.existing_lesion_mask and options.existing_lesion_mask.resolve()
+        ),
         levels=tuple(level for level in _LEVELS if level in options.analysis_level),
         model=options.model.resolve(),
         participants=_labels(options.participant_label),

@@ -13,11 +13,8 @@ from bids_lesion_xai import __version__
 from bids_lesion_xai.bids.condition import dataset_problems
 from bids_lesion_xai.bids.database import Database
 from bids_lesion_xai.bids.dataset import (
-    Companion,
     SkippedVisit,
     VisitInputs,
-    find_reference_masks,
-    find_tissue_maps,
     find_visits,
 )
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, bidsignore, method_label
@@ -27,6 +24,7 @@ from bids_lesion_xai.bids.sidecar import dataset_description, to_json
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.validate import validate
 from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.cli.companions import with_companions
 from bids_lesion_xai.cli.runlog import RunLog
 from bids_lesion_xai.config import SCHEDULERS, RunConfig
 from bids_lesion_xai.errors import (
@@ -70,7 +68,8 @@ def run_participants(config: RunConfig) -> int:
     if not visits:
         message = f"No visit with FLAIR and T1w in {config.bids_dir}; nothing to do."
         raise DataError(message)
-    visits = with_companions(visits, config)
+    visits, alone = with_companions(visits, config)
+    skipped += alone
     if config.validate:
         _validate_input(config)
     named = [skip for skip in skipped if asked_for_by_name(skip, visits, config)]
@@ -209,39 +208,6 @@ def _tell_selection(visits: Sequence[VisitInputs], skipped: Sequence[SkippedVisi
         log.warning("skipped %s", skip.reason)
 
 
-def with_companions(visits: Sequence[VisitInputs], config: RunConfig) -> list[VisitInputs]:
-    """Return the visits with their reference masks and tissue maps, where these are there.
-
-    Raises
-    ------
-    DataError
-        A dataset that was named has none for any visit.
-    """
-    names = [inputs.visit for inputs in visits]
-    references: dict[Visit, Companion] = {}
-    tissues: dict[Visit, Companion] = {}
-    if config.reference_masks:
-        references = find_reference_masks(config.reference_masks, names)
-        _tell_companions("reference mask", names, references)
-    if config.tissue_maps:
-        tissues = find_tissue_maps(config.tissue_maps, names)
-        _tell_companions("tissue map", names, tissues)
-    return [
-        replace(inputs, reference=references.get(inputs.visit), tissues=tissues.get(inputs.visit))
-        for inputs in visits
-    ]
-
-
-def _tell_companions(what: str, visits: Sequence[Visit], found: dict[Visit, Companion]) -> None:
-    for visit in visits:
-        if visit not in found:
-            log.warning("%s: has no %s", visit.name, what)
-            continue
-        log.info("%s: %s %s", visit.name, what, found[visit].path.name)
-        for other in found[visit].others:
-            log.info("%s: not taken as %s: %s", visit.name, what, other)
-
-
 def _validate_input(config: RunConfig) -> None:
     """Report what the BIDS validator finds; every visit is checked on its own later."""
     try:
@@ -256,9 +222,8 @@ def _validate_input(config: RunConfig) -> None:
 
 
 def _write_dataset_files(store: Store, config: RunConfig) -> None:
-    others = {"reference-masks": config.reference_masks, "tissue-maps": config.tissue_maps}
-    links = {name: path for name, path in others.items() if path}
-    description = to_json(dataset_description(config.bids_dir, config.output_dir, links))
+    described = dataset_description(config.bids_dir, config.output_dir, config.links)
+    description = to_json(described)
     store.write_text("dataset_description.json", description)
     store.write_text(".bidsignore", bidsignore())
     method = method_label(config.method)

@@ -15,12 +15,12 @@ from bids_lesion_xai.bids.dataset import SkippedVisit, VisitInputs
 from bids_lesion_xai.bids.provenance import NOT_COMPLETE
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.cli.companions import WORDS, with_companions
 from bids_lesion_xai.cli.costs import ASSUMED_LESIONS, Estimate, estimate, side_by_side
 from bids_lesion_xai.cli.participant import (
     asked_for_by_name,
     check_engine,
     find_inputs,
-    with_companions,
 )
 from bids_lesion_xai.config import SCHEDULERS, RunConfig
 from bids_lesion_xai.errors import SOME_VISITS_FAILED, DataError, OutputError
@@ -58,7 +58,9 @@ def _tell_participants(config: RunConfig) -> int:
     bundle.verify()
     check_engine(config, bundle)
     visits, skipped = find_inputs(config)
-    visits = with_companions(visits, config) if visits else visits
+    if visits:
+        visits, alone = with_companions(visits, config)
+        skipped += alone
     store, one = Store(config.output_dir), estimate(config)
     reasons = find_reasons(store, visits, config, bundle)
     for inputs in visits:
@@ -84,10 +86,8 @@ def _lines(inputs: VisitInputs, why: Sequence[str], one: Estimate) -> Iterator[s
     yield inputs.visit.name
     for name, path in (("FLAIR", inputs.flair), ("T1w", inputs.t1w)):
         yield f"  {name:<14} {path.relative_to(inputs.bids_dir).as_posix()}"
-    if inputs.reference:
-        yield f"  reference mask {inputs.reference.path.name}"
-    if inputs.tissues:
-        yield f"  tissue map     {inputs.tissues.path.name}"
+    for field, companion in inputs.companions.items():
+        yield f"  {WORDS[field]:<14} {companion.path.name}"
     for rejection in inputs.rejected:
         yield f"  not taken      {rejection}"
     for note in inputs.notes:

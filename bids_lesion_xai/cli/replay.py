@@ -24,8 +24,6 @@ else:
     import tomli as tomllib
 
 _PATHS = "paths"
-# Options whose values are texts with a path: PATH or NAME=PATH.
-_NAMED_PATHS = ("derivatives",)
 # What is about the machine, or about one run only.
 _NOT_WRITTEN = (
     *("help", "version", "config_file", "work_dir", "clean_workdir", "use_plugin"),
@@ -49,8 +47,6 @@ def to_toml(parser: argparse.ArgumentParser, options: Mapping[str, Any]) -> str:
         if dest in _NOT_WRITTEN or value is None or value is False or value == []:
             continue
         key = _flag(action).removeprefix("--")
-        if dest in _NAMED_PATHS:
-            value = [Path(text.rpartition("=")[2]) for text in value]
         found = _paths_in(value)
         if found:
             names = ", ".join(path.name for path in found)

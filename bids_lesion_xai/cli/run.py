@@ -146,6 +146,8 @@ def _configure_logging(verbosity: int) -> None:
     )
     for noisy in ("matplotlib", "PIL", "bidsschematools", "bids"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # It says what it mends in a header, but not in which file; `imaging.header` says both.
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -110,6 +110,7 @@ class RunLog:
             "Visit": visit.name,
             "FLAIR": inputs.uri(inputs.flair),
             "T1w": inputs.uri(inputs.t1w),
+            **{name: one.uri for name, one in inputs.companions.items()},
             "NotTaken": list(map(str, inputs.rejected)),
             "Notes": list(inputs.notes),
             "Processed": list(self._why.get(visit, [])),
@@ -127,13 +128,12 @@ class RunLog:
 
 def _places(config: RunConfig) -> list[tuple[str, str]]:
     """Return what stands for each folder of this machine, inner folders first."""
-    folders = {
+    folders: dict[str, Path | None] = {
         "BIDS_DIR": config.bids_dir,
         "OUTPUT_DIR": config.output_dir,
         "WORK_DIR": config.work_dir,
         "MODEL": config.model,
-        "REFERENCE_MASKS": config.reference_masks,
-        "TISSUE_MAPS": config.tissue_maps,
+        **{name.replace("-", "_").upper(): path for name, path in config.links.items()},
         "PYTHON": Path(sys.prefix),
         "PACKAGE": _PACKAGE,
         "HOME": Path.home(),

@@ -22,10 +22,10 @@ from nipype.interfaces.base import (
 )
 from numpy.typing import NDArray
 
-from bids_lesion_xai.errors import DataError
+from bids_lesion_xai.errors import DataError, naming
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import Grid
-from bids_lesion_xai.interfaces.itk import Image, resample
+from bids_lesion_xai.interfaces.masks import NativePlaces, lesions_on_t1w
 from bids_lesion_xai.lesions.compare import Regions, add_controls, compare
 from bids_lesion_xai.lesions.describe import Scan, describe
 from bids_lesion_xai.lesions.location import REQUIRED
@@ -146,58 +146,17 @@ class Describe(SimpleInterface):
         return np.asarray(tissues)
 
     def _reference(self, grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
-        """Return the reference mask on `grid`, through the registration if it is FLAIR's."""
+        """Return the reference mask on `grid`, None if there is none."""
         if not isdefined(self.inputs.reference_file):
             return None
-        path, name = Path(self.inputs.reference_file), self.inputs.visit
-        values, own = nifti.load(path)
-        opaque = Image(self._opacity(values, path), own)
-        through = self._transform_file(own, path)
-        reference = resample(opaque, grid, through) >= 0.5
-        volume_ml = reference.sum() * grid.voxel_volume_mm3 / 1000
-        log.info(
-            "%s: %s holds %.1f mL, %.0f %% of it in the brain",
-            *(name, path.name, volume_ml),
-            100 * (reference & brain).sum() / max(1, reference.sum()),
+        places = NativePlaces(
+            Path(self.inputs.native_flair_file),
+            Path(self.inputs.native_t1w_file),
+            Path(self.inputs.transform_file),
         )
-        if opaque.values.any() and not (reference & brain).any():
-            message = (
-                f"{name}: no lesion of {path.name} lies in the brain of T1w; a mask in the space "
-                "of FLAIR or of T1w of this visit is expected. Check --reference-masks."
-            )
-            raise DataError(message)
-        return np.asarray(reference)
-
-    def _opacity(self, values: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
-        """Return the mask as shares from 0 to 1."""
-        low, high = float(values.min()), float(values.max())
-        levels = np.unique(values)
-        if low == 0 and len(levels) <= 2:
-            return (values > 0).astype(np.float32)
-        if low == 0 and high <= 1:
-            return values
-        message = (
-            f"{self.inputs.visit}: {path.name} has {len(levels)} different values from {low:g} to "
-            f"{high:g}; 0 and one other, or shares from 0 to 1, are expected of a mask. Check "
-            "--reference-masks."
-        )
-        raise DataError(message)
-
-    def _transform_file(self, own: Grid, path: Path) -> Path | None:
-        """Return the transform that brings a mask on the grid `own` to T1w, None for none."""
-        space = self.inputs.reference_space
-        _, flair = nifti.load(Path(self.inputs.native_flair_file))
-        _, t1w = nifti.load(Path(self.inputs.native_t1w_file))
-        if space == "FLAIR" or own.same_voxels(flair):
-            return Path(self.inputs.transform_file)
-        if space in ("", "T1w", "orig") or own.same_voxels(t1w):
-            return None
-        message = (
-            f"{self.inputs.visit}: {path.name} is in space {space}, and on the grid of neither "
-            "FLAIR nor T1w; a mask in the space of one of them is expected (space-FLAIR, "
-            "space-T1w). Check --reference-masks."
-        )
-        raise DataError(message)
+        path, space = Path(self.inputs.reference_file), self.inputs.reference_space
+        with naming(self.inputs.visit):
+            return lesions_on_t1w(path, space, "--reference-masks", places, brain, grid)
 
     def _tabulate_regions(
         self, folder: Path, scan: Scan, regions: Regions, n_predicted: int

@@ -60,6 +60,11 @@ class _PublishInput(BaseInterfaceInputSpec):
     experiment_folder = Directory(exists=True, desc="tables of the single experiments")
     reference_uri = traits.Str(desc="BIDS URI of the reference mask")
     tissue_uri = traits.Str(desc="BIDS URI of the tissue map")
+    brain_uri = traits.Str(desc="BIDS URI of a brain mask that was taken as it is")
+    lesions_uri = traits.Str(desc="BIDS URI of lesions that were taken as they are")
+    lesions_are_manual = traits.Enum(
+        *(None, True, False), usedefault=True, desc="whether these were drawn by hand, if known"
+    )
     saliency_profile = File(exists=True, mandatory=True, desc="saliency by distance")
 
 
@@ -120,10 +125,18 @@ class Publish(SimpleInterface):
         segmentation = {
             key: settings[key] for key in ("Threshold", "MinimumVolume_mm3", "Connectivity")
         } | model
-        lesion = {"Type": "Lesion", "Manual": False, **segmentation}
+        manual: bool | None = False
+        found_in = [store.uri("lesion_probability", visit)]
+        if isdefined(self.inputs.lesions_uri):
+            # Lesions of somebody else were not found by a probability.
+            segmentation["Threshold"] = None
+            found_in = [self.inputs.lesions_uri, store.uri("flair_to_t1w", visit)]
+            manual = self.inputs.lesions_are_manual
+        lesion = {"Type": "Lesion", "Manual": manual, **segmentation}
         compared = isdefined(self.inputs.region_labels)
         explained = "region_labels" if compared else "lesion_labels"
         tissues = [self.inputs.tissue_uri] if isdefined(self.inputs.tissue_uri) else []
+        brains = [self.inputs.brain_uri] if isdefined(self.inputs.brain_uri) else []
         saliency = {
             "Sources": [*images, store.uri(explained, visit)],
             **space,
@@ -140,7 +153,7 @@ class Publish(SimpleInterface):
             "preproc_t1w": {"Sources": native[1:], **_image(found, "t1w")},
             "preproc_flair": {"Sources": native, **space, **_image(found, "flair"), **similarity},
             "brain_mask": {
-                "Sources": images[1:],
+                "Sources": [*images[1:], *brains],
                 **space,
                 "Type": "Brain",
                 "Manual": False,
@@ -150,7 +163,7 @@ class Publish(SimpleInterface):
             "flair_to_t1w": {"Sources": native, **similarity},
             "lesion_probability": {"Sources": images, **space, **model},
             "lesion_mask": {
-                "Sources": [store.uri("lesion_probability", visit)],
+                "Sources": found_in,
                 **space,
                 **lesion,
             },
@@ -162,7 +175,7 @@ class Publish(SimpleInterface):
             "lesion_labels": {
                 "Sources": [store.uri("lesion_mask", visit), *tissues],
                 **space,
-                "Manual": False,
+                "Manual": manual,
                 **segmentation,
             },
             "region_labels": {
@@ -172,7 +185,7 @@ class Publish(SimpleInterface):
                     *tissues,
                 ],
                 **space,
-                "Manual": False,
+                "Manual": manual,
                 **segmentation,
             },
             **{

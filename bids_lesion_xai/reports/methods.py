@@ -105,6 +105,8 @@ def _preprocessing(facts: Mapping[str, Any]) -> Iterable[str]:
     yield "T1w was resampled once to isotropic voxels of 1 mm along its own axes."
     if facts["SkullStripMethod"] == "deepbet":
         yield f"The brain was found in T1w by {_library(facts, 'deepbet')} [@fisch2023]."
+    elif facts["SkullStripMethod"] == "derivative":
+        yield "The brain mask was taken from other derivatives."
     else:
         yield "The brain mask was given with the images."
     if facts["RegistrationMethod"] == "rigid":
@@ -127,17 +129,22 @@ def _segmentation(facts: Mapping[str, Any]) -> Iterable[str]:
     model = facts["Model"]
     training = _TRAINING.get(str(model["Name"]))
     trained = f", {training}" if training else ""
+    task = "segmented" if facts["Threshold"] is not None else "looked for"
     yield (
-        f"White-matter lesions were segmented by the model {model['Name']} {model['Version']} "
+        f"White-matter lesions were {task} by the model {model['Name']} {model['Version']} "
         f"(SHA-256 {str(model['SHA256'])[:_SHOWN_DIGITS]}{trained}) with "
         f"{_library(facts, 'MONAI')} [@cardoso2022] and {_library(facts, 'PyTorch', 'torch')} "
         f"[@paszke2019] on {_device(facts)}."
     )
     if model.get("TestTimeAugmentation") == "flip":
         yield "Logits were averaged with those of the image mirrored left to right."
+    voxels = (
+        "Not its lesions but those of other derivatives were taken"
+        if facts["Threshold"] is None
+        else f"Voxels with a lesion probability of at least {facts['Threshold']:g} were lesion"
+    )
     yield (
-        f"Voxels with a lesion probability of at least {facts['Threshold']:g} were lesion; "
-        f"lesions were their {facts['Connectivity']}-connected components of at least "
+        f"{voxels}; lesions were their {facts['Connectivity']}-connected components of at least "
         f"{facts['MinimumVolume_mm3']:g} mm³."
     )
     if facts["HasTissues"]:

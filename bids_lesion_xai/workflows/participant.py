@@ -8,6 +8,7 @@ from typing import Any
 
 from nipype.pipeline.engine import Node, Workflow
 
+from bids_lesion_xai.bids.companions import Companion, is_manual
 from bids_lesion_xai.bids.dataset import VisitInputs
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, EXPERIMENT_COLUMNS
 from bids_lesion_xai.config import RunConfig
@@ -15,6 +16,7 @@ from bids_lesion_xai.explain.catalogue import METHODS, saliency_units
 from bids_lesion_xai.interfaces.describe import Describe
 from bids_lesion_xai.interfaces.experiment import Experiment
 from bids_lesion_xai.interfaces.explain import Explain
+from bids_lesion_xai.interfaces.masks import TakeLesions
 from bids_lesion_xai.interfaces.preprocess import ResampleMask
 from bids_lesion_xai.interfaces.publish import Complete, Publish
 from bids_lesion_xai.interfaces.report import Report
@@ -53,6 +55,7 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
     preprocess = init_preprocess_wf(
         skull_strip=config.skull_strip,
         registration=config.registration,
+        brain_mask_file=inputs.brain.path if inputs.brain else None,
         sloppy=config.sloppy,
     )
     preprocess.inputs.inputnode.flair_file = str(inputs.flair)
@@ -133,6 +136,19 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
     workflow = Workflow(name=workflow_name(inputs.visit.name))
     if inputs.tissues:
         publish.inputs.tissue_uri = inputs.tissues.uri
+    if inputs.brain:
+        publish.inputs.brain_uri = inputs.brain.uri
+    lesions = segment
+    if inputs.lesions:
+        publish.inputs.lesions_uri = inputs.lesions.uri
+        publish.inputs.lesions_are_manual = is_manual(inputs.lesions.path)
+        lesions = _take_node(inputs, inputs.lesions, config)
+        workflow.connect(
+            [
+                (preprocess, lesions, [("outputnode.brain_mask_file", "brain_mask_file")]),
+                (preprocess, lesions, [("outputnode.flair_to_t1w_file", "transform_file")]),
+            ]
+        )
     if inputs.reference:
         publish.inputs.reference_uri = inputs.reference.uri
         workflow.connect(describe, "region_labels_file", publish, "region_labels")
@@ -143,9 +159,9 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
         [
             *((preprocess, node, list(images)) for node in (segment, describe, explain)),
             (preprocess, describe, [(f"{out}flair_to_t1w_file", "transform_file")]),
-            (segment, describe, [("labels_file", "labels_file")]),
+            (lesions, describe, [("labels_file", "labels_file")]),
             (segment, describe, [("probability_file", "probability_file")]),
-            (segment, explain, [("labels_file", "labels_file")]),
+            (lesions, explain, [("labels_file", "labels_file")]),
             (describe, explain, [("explained_file", "explained_file")]),
             (
                 preprocess,
@@ -158,14 +174,11 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
                     (f"{out}facts_file", "preprocess_facts_file"),
                 ],
             ),
+            (segment, publish, [("probability_file", "lesion_probability")]),
             (
-                segment,
+                lesions,
                 publish,
-                [
-                    ("probability_file", "lesion_probability"),
-                    ("mask_file", "lesion_mask"),
-                    ("labels_file", "lesion_labels"),
-                ],
+                [("mask_file", "lesion_mask"), ("labels_file", "lesion_labels")],
             ),
             (describe, publish, [("table_file", "lesion_table")]),
             (
@@ -189,7 +202,7 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
         native = Node(ResampleMask(reference_file=str(inputs.flair)), name="native_mask", mem_gb=1)
         workflow.connect(
             [
-                (segment, native, [("mask_file", "mask_file")]),
+                (lesions, native, [("mask_file", "mask_file")]),
                 (preprocess, native, [(f"{out}flair_to_t1w_file", "transform_file")]),
                 (native, publish, [("out_file", "lesion_mask_native")]),
             ]
@@ -208,6 +221,23 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
             ]
         )
     return workflow
+
+
+def _take_node(inputs: VisitInputs, lesions: Companion, config: RunConfig) -> Node:
+    own = config.existing_lesion_mask
+    return Node(
+        TakeLesions(
+            lesions_file=str(lesions.path),
+            space=lesions.space,
+            flag="--existing-lesion-mask" if own else "--derivatives",
+            native_flair_file=str(inputs.flair),
+            native_t1w_file=str(inputs.t1w),
+            min_volume_mm3=config.min_lesion_volume_mm3,
+            visit=inputs.visit.name,
+        ),
+        name="take_lesions",
+        mem_gb=1,
+    )
 
 
 def _describe_node(inputs: VisitInputs, config: RunConfig, threshold: float) -> Node:

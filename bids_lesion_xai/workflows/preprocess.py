@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline.engine import Node, Workflow
 
@@ -19,7 +21,12 @@ OUTPUTS = ("flair_file", "t1w_file", "brain_mask_file", "flair_to_t1w_file", "fa
 
 
 def init_preprocess_wf(
-    *, skull_strip: str, registration: str, sloppy: bool = False, name: str = "preprocess_wf"
+    *,
+    skull_strip: str,
+    registration: str,
+    brain_mask_file: Path | None = None,
+    sloppy: bool = False,
+    name: str = "preprocess_wf",
 ) -> Workflow:
     """Build the graph from the native images of a visit to what the network sees.
 
@@ -35,6 +42,8 @@ def init_preprocess_wf(
         chooses.
     registration : str
         ``force`` registers FLAIR to T1w, ``skip`` takes the headers as they are, ``auto`` chooses.
+    brain_mask_file : Path, optional
+        A brain mask of other derivatives, which is taken instead.
     sloppy : bool
         Whether the bias field is found coarsely, for tests.
     name : str
@@ -61,6 +70,8 @@ def init_preprocess_wf(
     outputnode = Node(IdentityInterface(list(OUTPUTS)), name="outputnode")
     conform = Node(Conform(), name="conform", mem_gb=1)
     brain_mask = Node(BrainMask(skull_strip=skull_strip), name="brain_mask", mem_gb=2)
+    if brain_mask_file:
+        brain_mask.inputs.derivative_file = str(brain_mask_file)
     register = Node(RegisterFlair(registration=registration), name="register_flair", mem_gb=2)
     t1w = Node(Standardise(sloppy=sloppy), name="standardise_t1w", mem_gb=1)
     flair = Node(Standardise(sloppy=sloppy), name="standardise_flair", mem_gb=1)

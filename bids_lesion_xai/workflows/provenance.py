@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bids_lesion_xai import __version__
 from bids_lesion_xai.bids import provenance
-from bids_lesion_xai.bids.dataset import Companion, VisitInputs
+from bids_lesion_xai.bids.dataset import VisitInputs
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.checksum import sha256
 from bids_lesion_xai.config import WITHOUT_EFFECT, RunConfig
@@ -24,11 +24,7 @@ def input_files(inputs: VisitInputs) -> dict[str, tuple[str, Path]]:
     """Return BIDS URI and path of every file that a visit is made from, by what it is."""
     images = {"FLAIR": inputs.flair, "T1w": inputs.t1w}
     found = {name: (inputs.uri(path), path) for name, path in images.items()}
-    for field in fields(inputs):
-        companion = getattr(inputs, field.name)
-        if isinstance(companion, Companion):
-            found[field.name] = (companion.uri, companion.path)
-    return found
+    return found | {name: (one.uri, one.path) for name, one in inputs.companions.items()}
 
 
 def describe_visit(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> dict[str, Any]:

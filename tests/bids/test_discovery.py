@@ -16,8 +16,6 @@ from bids_lesion_xai.bids.dataset import (
     SkippedVisit,
     VisitInputs,
     find_labelled,
-    find_reference_masks,
-    find_tissue_maps,
     find_visits,
 )
 from bids_lesion_xai.bids.visit import Visit
@@ -157,6 +155,16 @@ def test_only_images_in_anat_are_taken(root: Path, folder: str) -> None:
     add(root, "sub-01_FLAIR", TWO_MM)
     (inputs,), _ = find_visits(root, (), ())
     assert inputs.flair.parent == t1w.parent.resolve()
+
+
+@pytest.mark.parametrize("content", [(), ("sub-01_T1w.nii.gz",)])
+def test_a_folder_in_the_place_of_an_image_is_told(root: Path, content: Sequence[str]) -> None:
+    add(root, "sub-01_T1w")
+    folder = place(root, "sub-01_FLAIR")
+    folder.mkdir()
+    for name in content:
+        (folder / name).write_text("")
+    assert "sub-01_FLAIR.nii.gz (not a file; put the image" in skipped(root)["sub-01"]
 
 
 def test_other_folders_of_the_dataset_are_ignored(root: Path) -> None:
@@ -593,46 +601,3 @@ def test_labelled_scans_are_masks_with_images_of_the_same_visit_and_space(tmp_pa
 def test_a_dataset_without_masks_has_no_labelled_scans(root: Path) -> None:
     add_all(root, *BOTH)
     assert find_labelled(root) == []
-
-
-def test_the_mask_of_a_visit_is_that_of_its_own_session(root: Path) -> None:
-    add_all(root, "sub-01_ses-A_label-lesion_mask", "sub-01_label-L_mask", "sub-02_label-L_mask")
-    visits = [Visit("01"), Visit("01", "A"), Visit("01", "B"), Visit("02")]
-    masks = find_reference_masks(root, visits)
-    names = {visit: mask.path.name for visit, mask in masks.items()}
-    assert names == {
-        Visit("01"): "sub-01_label-L_mask.nii.gz",
-        Visit("01", "A"): "sub-01_ses-A_label-lesion_mask.nii.gz",
-        Visit("02"): "sub-02_label-L_mask.nii.gz",
-    }
-    assert masks[Visit("02")].uri == (
-        "bids:reference-masks:sub-02/anat/sub-02_label-L_mask.nii.gz"
-    )
-
-
-def test_masks_in_t1w_space_are_preferred_and_the_others_are_named(root: Path) -> None:
-    spaces = ("space-MNI152_", "space-FLAIR_", "space-T1w_")
-    add_all(root, *(f"sub-01_{space}label-L_mask" for space in spaces))
-    (mask,) = find_reference_masks(root, [Visit("01")]).values()
-    assert (mask.space, mask.path.name) == ("T1w", "sub-01_space-T1w_label-L_mask.nii.gz")
-    assert mask.others == tuple(f"sub-01_{space}label-L_mask.nii.gz" for space in spaces[1::-1])
-    mask.path.unlink()
-    (mask,) = find_reference_masks(root, [Visit("01")]).values()
-    assert mask.space == "FLAIR"
-
-
-def test_masks_of_something_else_are_no_reference(root: Path) -> None:
-    add_all(root, "sub-01_label-WM_mask", "sub-01_desc-brain_mask", "sub-01_label-L_probseg")
-    with pytest.raises(DataError, match=r"--reference-masks .*: no image with suffix mask"):
-        find_reference_masks(root, [Visit("01")])
-    with pytest.raises(NotFoundError, match="there is no such folder"):
-        find_reference_masks(root / "absent", [Visit("01")])
-
-
-def test_tissue_maps_are_those_in_t1w_space(root: Path) -> None:
-    names = ("desc-aseg_dseg", "space-MNI152_desc-aseg_dseg", "dseg")
-    add_all(root, *(f"sub-01_{name}" for name in names), "sub-02_space-MNI152_desc-aseg_dseg")
-    maps = find_tissue_maps(root, [Visit("01"), Visit("02")])
-    assert {visit: one.path.name for visit, one in maps.items()} == {
-        Visit("01"): "sub-01_desc-aseg_dseg.nii.gz"
-    }

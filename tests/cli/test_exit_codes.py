@@ -29,9 +29,12 @@ def process_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """Undo what a run does to its own process."""
     for variable in CACHES:
         monkeypatch.setenv(variable, str(tmp_path / "cache"))
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A shell that starts the tests in the background lets them ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     logging.getLogger("bids_lesion_xai").setLevel(logging.NOTSET)
 
 

@@ -59,7 +59,7 @@ def test_the_same_command_writes_the_same_bytes(trained: Path, tmp_path: Path) -
 
 
 def test_the_classifier_is_applied_to_runs_without_reference(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     table = simulate(2, 9, seed=8)
     found = table[table["outcome"] != "FN"].drop(columns="outcome").reset_index(drop=True)
@@ -73,20 +73,20 @@ def test_the_classifier_is_applied_to_runs_without_reference(
     expected = flag_probability(flag, read_table(new / "group_lesions.tsv"))
     assert flags["false_probability"].to_numpy() == pytest.approx(expected, abs=1e-15)
     assert (flags["flagged"] == "True").tolist() == (expected > flag.cut).tolist()
-    assert "from its training" not in capsys.readouterr().err
+    assert "from its training" not in caplog.text
 
 
 def test_missed_lesions_have_no_probability_and_people_of_the_training_are_told(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     command = [str(trained / "run"), "--output", str(tmp_path)]
     assert main([*command, "--apply", str(trained / "result/flag.json")]) == 0
     assert len(read_table(tmp_path / "flags.tsv")) == 7 * 40
-    assert "knows run/sub-01" in capsys.readouterr().err
+    assert "knows run/sub-01" in caplog.text
 
 
 def test_a_classifier_that_does_not_beat_the_baseline_is_kept_only_if_asked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = write_run(tmp_path / "run", simulate(3, 20))
     output = tmp_path / "out"
@@ -95,7 +95,7 @@ def test_a_classifier_that_does_not_beat_the_baseline_is_kept_only_if_asked_for(
     assert names(output) == WRITTEN | {"flag.json"}
     again = [str(run), "--output", str(tmp_path / "flags")]
     assert main([*again, "--apply", str(output / "flag.json")]) == 0
-    assert "did not beat volume and probability alone" in capsys.readouterr().err
+    assert "did not beat volume and probability alone" in caplog.text
     assert main(command) == 0
     assert names(output) == WRITTEN
     report = (output / "report.md").read_text(encoding="utf-8")
@@ -157,7 +157,7 @@ def test_settings_of_the_runs_are_compared(
     trained: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     flag = tmp_path / "flag.json"
     content = json.loads((trained / "result/flag.json").read_text())
@@ -167,7 +167,7 @@ def test_settings_of_the_runs_are_compared(
     monkeypatch.setattr("bids_lesion_xai.flag.runs.read_settings", lambda folders: other)
     command = [str(trained / "run"), "--output", str(tmp_path / "out"), "--apply", str(flag)]
     assert main(command) == 0
-    assert 'runs of other settings: Model: "one"; here "two"' in capsys.readouterr().err
+    assert 'runs of other settings: Model: "one"; here "two"' in caplog.text
 
 
 def test_the_help_imports_nothing_heavy() -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ def test_defaults() -> None:
         output_dir=Path("out").resolve(),
         reference_masks=None,
         tissue_maps=None,
+        derivatives=(),
+        existing_lesion_mask=None,
         levels=("participant",),
         work_dir=defaults.work_dir,
         model=DEFAULT_BUNDLE.resolve(),
@@ -253,7 +256,7 @@ def test_every_spelling_means_the_same(
         ("participant --reports-only --participant-label 01", ""),
         ("participant --reports-only --model .", "model"),
         ("participant --boilerplate-only --write-graph", "write-graph"),
-        ("participant --dry-run --clean-workdir --n-samples 3", "clean-workdir"),
+        ("participant --dry-run --clean-workdir --n-samples 3", ""),
         ("participant --notrack --md-only-boilerplate", ""),
     ],
 )
@@ -273,9 +276,23 @@ def test_parts_of_the_work_are_asked_for_one_by_one(
 
 
 IGNORED = (
-    "--notrack --no-sub --no-datalad-get --skull-strip-fixed-seed "
-    "--subject-anatomical-reference sessionwise"
+    "--notrack --no-sub --no-datalad-get --skull-strip-fixed-seed --output-layout bids "
+    "--subject-anatomical-reference sessionwise --skull-strip-template OASIS30ANTs"
 )
+
+
+def test_every_option_may_have_underscores_for_dashes() -> None:
+    parser = build_parser()
+    options = {flag for action in parser._actions for flag in action.option_strings}
+    dashed = [flag for flag in sorted(options) if "-" in flag[2:]]
+    assert len(dashed) > 40
+    for flag in dashed:
+        with suppress(SystemExit):  # known, and its value is missing
+            spelled = f"--{flag[2:].replace('-', '_')}"
+            assert parser.parse_known_args(["bids", "out", "group", spelled])[1] == []
+    assert config("--n_samples=3", "--existing_lesion_mask", "a_b") == config(
+        "--n-samples", "3", "--existing-lesion-mask=a_b"
+    )
 
 
 def test_options_of_other_apps_without_a_meaning_here_change_nothing() -> None:
@@ -377,6 +394,7 @@ def test_one_process_never_uses_more_cores_than_there_are(
         *(("--omp-nthreads", value) for value in ("0", "two")),
         *(("--mem", value) for value in ("0", "-1", "much", "16P", "2e3", "8000B", "")),
         *(("--mem-gb", value) for value in ("0", "-1", "16G")),
+        *(("--derivatives", value) for value in ("=prep", "a b=prep", "prep=", "/", "ä=x")),
     ],
 )
 def test_a_bad_value_is_refused_with_the_name_of_its_option(
@@ -443,6 +461,35 @@ def test_the_output_is_in_the_input_among_its_derivatives_alone(
     output: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "lies inside BIDS_DIR" in refusal(capsys, "bids", output, "participant")
+
+
+def test_derivatives_have_a_name_or_that_of_their_folder() -> None:
+    given = config("-d", "one=a=b", "x/prep/", "--derivatives", "./p=q/last", "three=/abs")
+    assert given.derivatives == (
+        ("one", Path("a=b").resolve()),
+        ("prep", Path("x/prep").resolve()),
+        ("last", Path("p=q/last").resolve()),
+        ("three", Path("/abs")),
+    )
+    assert given.links["prep"] == Path("x/prep").resolve()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("-d a/prep b/prep", "two datasets are called prep"),
+        ("-d raw=prep", "two datasets are called raw"),
+        ("-d tissue-maps=a --tissue-maps b", "two datasets are called tissue-maps"),
+        ("-d old=out", "--derivatives: .*out is OUTPUT_DIR"),
+        ("--existing-lesion-mask out", "--existing-lesion-mask: .*out is OUTPUT_DIR"),
+        ("--reference-masks ./out/", "--reference-masks: .*out is OUTPUT_DIR"),
+    ],
+)
+def test_datasets_are_told_apart_and_not_written_over(
+    options: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refusal(capsys, "bids", "out", "participant", *options.split())
+    assert re.search(words, message)
 
 
 def test_the_help_shows_no_default_that_says_nothing() -> None:

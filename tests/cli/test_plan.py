@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import logging
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +41,18 @@ def bids(tmp_path: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         nb.save(image, folder / f"sub-{name}.nii.gz")
     return tmp_path / "bids"
+
+
+def test_what_is_mended_in_a_header_is_told_with_the_file_or_not_at_all(
+    bids: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for path in bids.rglob("*.nii.gz"):
+        header = bytearray(gzip.decompress(path.read_bytes()))
+        header[80:84] = struct.pack("<f", -1)
+        path.write_bytes(gzip.compress(bytes(header)))
+    assert plan(bids, "--dry-run") == 0
+    assert not [record for record in caplog.records if record.name.startswith("nibabel")]
+    assert "pixdim" not in capfd.readouterr().err
 
 
 def plan(bids: Path, *options: str) -> int:

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
 
 from bids_lesion_xai.cli.parser import build_parser, parse
-from bids_lesion_xai.cli.replay import to_toml, tomllib
+from bids_lesion_xai.cli.replay import tomllib
 from bids_lesion_xai.config import RunConfig
 
 FOLDERS = ("bids", "out", "participant")
@@ -62,22 +61,20 @@ def test_no_path_is_written_and_data_must_be_named_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     masks = ("--reference-masks", str(tmp_path / "masks"))
+    masks += ("-d", f"prep={tmp_path / 'a'}", str(tmp_path / "b"))
     model = ("--model", str(tmp_path / "net"))
     machine = ("-w", str(tmp_path / "work"), "--dry-run-table", str(tmp_path / "plan.tsv"))
     config = parse([*FOLDERS, *masks, *model, *machine])
     assert str(tmp_path) not in config.replay
-    assert tomllib.loads(config.replay)["paths"] == {"reference-masks": "masks", "model": "net"}
+    assert tomllib.loads(config.replay)["paths"] == {
+        "reference-masks": "masks",
+        "derivatives": "a, b",
+        "model": "net",
+    }
     with pytest.raises(SystemExit):
         replayed(tmp_path, config, *masks)
     assert "--model" in capsys.readouterr().err.splitlines()[-1]
     assert replayed(tmp_path, config, *masks, *model, *machine) == config
-
-
-def test_a_path_behind_a_name_is_one_too() -> None:
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("-d", "--derivatives", nargs="+", action="extend", default=[])
-    written = to_toml(parser, {"derivatives": ["fmriprep=/data/a/one", "/data/a/two"]})
-    assert tomllib.loads(written) == {"paths": {"derivatives": "one, two"}}
 
 
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:

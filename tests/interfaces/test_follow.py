@@ -149,7 +149,7 @@ def other_head(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
 PROBLEMS = {
     cut: "sub-01_ses-b: .*T1w.nii.gz cannot be read",
-    no_labels: "sub-01_ses-b: .*dseg.nii.gz cannot be read",
+    no_labels: "sub-01_ses-b: .*dseg.nii.gz is not here",
     other_mask: "sub-01_ses-a: .*mask.nii.gz is not on the grid of T1w",
     other_head: "sub-01_ses-b: T1w does not match that of sub-01_ses-a .* similarity 0.20",
 }

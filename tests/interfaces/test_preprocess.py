@@ -25,6 +25,7 @@ from bids_lesion_xai.interfaces.preprocess import (
     WriteFacts,
 )
 from tests.phantoms import (
+    BRAIN_MM,
     CENTRE_MM,
     FLAIR,
     T1W,
@@ -151,6 +152,23 @@ def test_a_stripped_brain_is_taken_as_it_is(skull_strip: str, native: Grid) -> N
     assert result.method == "given"
     assert result.volume_mm3 == mask.sum() * grid.voxel_volume_mm3
     assert 2 * np.count_nonzero(mask & truth) / (mask.sum() + truth.sum()) > 0.97
+
+
+@pytest.mark.ants
+def test_a_mask_of_other_derivatives_is_taken_if_it_is_of_the_same_brain(native: Grid) -> None:
+    inside = np.linalg.norm((world_mm(native) - CENTRE_MM) / (0.97 * BRAIN_MM), axis=-1) <= 1
+    stripped = np.where(brain_mask(native), head(native, T1W), 0)
+    step = _brain_mask("auto", native, stripped)
+    step.inputs.derivative_file = _saved("desc-brain_mask.nii.gz", inside, native)
+    result = step.run().outputs
+    mask, grid = nifti.load(Path(result.brain_mask_file), np.bool_)
+    expected = np.linalg.norm((world_mm(grid) - CENTRE_MM) / (0.97 * BRAIN_MM), axis=-1) <= 1
+    assert result.method == "derivative"
+    assert 2 * np.count_nonzero(mask & expected) / (mask.sum() + expected.sum()) > 0.98
+    elsewhere = moved(native, rigid((0, 0, 0), (0, 15, 0)))
+    step.inputs.derivative_file = _saved("desc-brain_mask.nii.gz", inside, elsewhere)
+    with pytest.raises(DataError, match=rf"^{VISIT}: desc-brain_mask.nii.gz is not of the brain"):
+        step.run()
 
 
 @pytest.mark.ants

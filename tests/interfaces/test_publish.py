@@ -243,6 +243,24 @@ def test_facts_say_what_was_found_of_which_image(store: Store, model: Path) -> N
     assert facts["lesion_mask"]["SpatialReference"] == store.uri("preproc_t1w", visit)
 
 
+@pytest.mark.parametrize("manual", [True, False, None])
+def test_sidecars_say_whose_masks_were_taken(
+    manual: bool | None, store: Store, model: Path
+) -> None:
+    visit = VISITS[1]
+    publish = publisher(store, model, visit, ("L001",))
+    publish.inputs.brain_uri, publish.inputs.lesions_uri = "bids:prep:b", "bids:drawn:l"
+    publish.inputs.lesions_are_manual = manual
+    publish.run()
+    assert store.facts("brain_mask", visit)["Sources"][-1] == "bids:prep:b"
+    mask = store.facts("lesion_mask", visit)
+    assert mask["Sources"] == ["bids:drawn:l", store.uri("flair_to_t1w", visit)]
+    for key in ("lesion_mask", "lesion_mask_native", "lesion_labels"):
+        facts = store.facts(key, visit)
+        assert facts["Threshold"] is None
+        assert facts.get("Manual", "not told") == ("not told" if manual is None else manual)
+
+
 def test_maps_of_single_lesions_get_to_their_places(store: Store, model: Path) -> None:
     visit = VISITS[0]
     publisher(store, model, visit, ("L001", "L010", "L1000")).run()

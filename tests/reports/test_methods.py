@@ -67,7 +67,9 @@ def test_the_settings_are_filled_in() -> None:
     ("change", "word"),
     [
         ({"SkullStripMethod": "given"}, "deepbet"),
+        ({"SkullStripMethod": "derivative"}, "deepbet"),
         ({"RegistrationMethod": "given"}, "rigidly"),
+        ({"Threshold": None}, "at least 0.35"),
         ({"Method": "gradient"}, "noise"),
         ({"TargetError": 0.2}, None),
         ({"HasReference": True}, None),

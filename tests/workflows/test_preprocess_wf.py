@@ -35,8 +35,13 @@ def _connected(workflow: Workflow, node: str) -> set[str]:
 
 @pytest.mark.parametrize("skull_strip", ["auto", "force", "skip"])
 def test_every_input_of_every_node_is_connected(skull_strip: str) -> None:
-    workflow = init_preprocess_wf(skull_strip=skull_strip, registration="force", sloppy=True)
-    own = {"brain_mask": {"skull_strip"}, "register_flair": {"registration"}}
+    workflow = init_preprocess_wf(
+        skull_strip=skull_strip,
+        registration="force",
+        brain_mask_file=Path(__file__),
+        sloppy=True,
+    )
+    own = {"brain_mask": {"skull_strip", "derivative_file"}, "register_flair": {"registration"}}
     own |= {f"standardise_{channel}": {"sloppy"} for channel in ("t1w", "flair")}
     for name in workflow.list_node_names():
         node = workflow.get_node(name)

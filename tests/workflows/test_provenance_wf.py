@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bids_lesion_xai.bids.dataset import Companion, VisitInputs
+from bids_lesion_xai.bids.companions import Companion
+from bids_lesion_xai.bids.dataset import VisitInputs
 from bids_lesion_xai.bids.provenance import NOT_COMPLETE, complete
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit

@@ -18,7 +18,7 @@ def add_group(parser: argparse.ArgumentParser) -> None:
         "column of numbers gives slopes, others levels that are compared in pairs",
     )
     group.add_argument(
-        *("--follow-lesions", "--follow_lesions"),
+        "--follow-lesions",
         action="store_true",
         help="find out which lesions of the sessions of one person are the "
         "same, so that changes over time are told",

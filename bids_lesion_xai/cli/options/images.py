@@ -6,15 +6,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bids_lesion_xai.cli.arguments import labels
+from bids_lesion_xai.cli.arguments import labels, named_folder
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
     """Add what chooses participants, sessions and their images."""
     group = parser.add_argument_group("which images")
     group.add_argument(
-        *("--participant-label", "--participant_label"),
-        *("--participant-labels", "--participant_labels"),
+        *("--participant-label", "--participant-labels"),
         nargs="+",
         type=labels("sub-"),
         default=[],
@@ -23,8 +22,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         "takes those in a file, such as participants.tsv; all if not given",
     )
     group.add_argument(
-        *("--session-label", "--session_label", "--session-labels", "--session_labels"),
-        *("--session-id", "--session_id"),
+        *("--session-label", "--session-labels", "--session-id"),
         nargs="+",
         type=labels("ses-"),
         default=[],
@@ -32,7 +30,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         help="sessions to process, with or without ses-, given in the same ways; all if not given",
     )
     group.add_argument(
-        *("--bids-filter-file", "--bids_filter_file"),
+        "--bids-filter-file",
         type=Path,
         metavar="FILE",
         help="JSON file with the keys flair and t1w that says which images may be taken, such as "
@@ -40,19 +38,19 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         'with the preferred value first, null for an absent and "*" for any entity',
     )
     group.add_argument(
-        *("--bids-database-dir", "--bids_database_dir"),
+        "--bids-database-dir",
         type=Path,
         metavar="FOLDER",
         help="folder of an index by pybids (layout_index.sqlite), used instead of looking for the "
         "files; it is made if it is not there, and anew if folders of the dataset are younger",
     )
     group.add_argument(
-        *("--bids-database-wipe", "--bids_database_wipe"),
+        "--bids-database-wipe",
         action="store_true",
         help="make the index of --bids-database-dir anew in any case",
     )
     group.add_argument(
-        *("--reference-masks", "--reference_masks"),
+        "--reference-masks",
         type=Path,
         metavar="DATASET",
         help="BIDS derivatives with masks label-lesion_mask or label-L_mask in the space of T1w "
@@ -60,7 +58,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         "explained as well",
     )
     group.add_argument(
-        *("--tissue-maps", "--tissue_maps"),
+        "--tissue-maps",
         type=Path,
         metavar="DATASET",
         help="BIDS derivatives with desc-aseg_dseg or desc-aparcaseg_dseg in the space of T1w, as "
@@ -68,14 +66,31 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         "from these",
     )
     group.add_argument(
-        *("--skip-bids-validation", "--skip_bids_validation"),
-        *("--skip-bids-validator", "--skip_bids_validator"),
+        *("-d", "--derivatives"),
+        nargs="+",
+        action="extend",
+        type=named_folder,
+        default=[],
+        metavar="[NAME=]DATASET",
+        help="BIDS derivatives whose desc-brain_mask in the space of T1w, and label-lesion_mask "
+        "or label-L_mask, are taken for the visits that have them, instead of being computed; "
+        "NAME is that of the dataset in the output, that of its folder if not given",
+    )
+    group.add_argument(
+        "--existing-lesion-mask",
+        type=Path,
+        metavar="DATASET",
+        help="BIDS derivatives with masks label-lesion_mask or label-L_mask in the space of T1w "
+        "or FLAIR, drawn by hand or by another tool: these lesions are explained, not those that "
+        "the model finds, and a visit without a mask is skipped",
+    )
+    group.add_argument(
+        *("--skip-bids-validation", "--skip-bids-validator"),
         action="store_true",
         help="do not run the BIDS validator on the input",
     )
-
     group.add_argument(
-        *("--subject-anatomical-reference", "--subject_anatomical_reference"),
+        "--subject-anatomical-reference",
         choices=("sessionwise",),
         default="sessionwise",
         help="every session has a reference of its own, its T1w; there is no other way",

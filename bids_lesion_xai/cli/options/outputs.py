@@ -18,7 +18,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Add what chooses what is written."""
     group = parser.add_argument_group("what to write")
     group.add_argument(
-        *("--output-spaces", "--output_spaces"),
+        "--output-spaces",
         nargs="+",
         type=space,
         default=list(SPACES),
@@ -28,18 +28,18 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     )
     add_choice(group, "--saliency-output", SALIENCY_OUTPUTS, "which maps are kept: ", "maps")
     group.add_argument(
-        *("--write-graph", "--write_graph"),
+        "--write-graph",
         action="store_true",
         help="draw the steps of a visit into logs/; needs the program dot of graphviz, without "
         "which they are written as text",
     )
     group.add_argument(
-        *("--resource-monitor", "--resource_monitor", "--profile"),
+        *("--resource-monitor", "--profile"),
         action="store_true",
         help="write time, cores and largest memory of every step to logs/run-*_resources.tsv",
     )
     group.add_argument(
-        *("--md-only-boilerplate", "--md_only_boilerplate"),
+        "--md-only-boilerplate",
         action="store_true",
         help="accepted, without effect: the methods are written as Markdown and BibTeX anyway",
     )

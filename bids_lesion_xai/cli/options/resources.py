@@ -21,7 +21,7 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
     """Add what chooses folders, device, cores and memory."""
     group = parser.add_argument_group("where and how fast")
     group.add_argument(
-        *("-w", "--work-dir", "--work_dir"),
+        *("-w", "--work-dir"),
         type=Path,
         metavar="FOLDER",
         help="folder for intermediate files; an unchanged step is not run again; one in the "
@@ -70,7 +70,7 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
         f"{', '.join(SCHEDULERS)} of a cluster, every visit is a job of its own",
     )
     group.add_argument(
-        *("--nprocs", "--n-procs", "--n_procs", "--nthreads", "--ncpus", "--n-cpus", "--n_cpus"),
+        *("--nprocs", "--n-procs", "--nthreads", "--ncpus", "--n-cpus"),
         type=positive,
         metavar="N",
         help="cores to use in all, all that there are if not given; for each job of a cluster "
@@ -78,7 +78,7 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
     )
     memory = group.add_mutually_exclusive_group()
     memory.add_argument(
-        *("--mem", "--mem-mb", "--mem_mb"),
+        *("--mem", "--mem-mb"),
         dest="mem_gb",
         type=gigabytes,
         metavar="SIZE",
@@ -86,17 +86,15 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
         f"not given; for each job of a cluster {JOB_MEMORY_GB:g}G if not given. Steps begin "
         "when there is enough for what they are expected to take; one always runs",
     )
-    memory.add_argument(
-        *("--mem-gb", "--mem_gb"), type=above_zero, metavar="GB", help="the same, in GB"
-    )
+    memory.add_argument("--mem-gb", type=above_zero, metavar="GB", help="the same, in GB")
     group.add_argument(
-        *("--omp-nthreads", "--omp_nthreads", "--ants-nthreads", "--ants_nthreads"),
+        *("--omp-nthreads", "--ants-nthreads"),
         type=positive,
         metavar="N",
         help="cores that one process uses for the network; --nprocs, at most 8, if not given",
     )
     group.add_argument(
-        *("--low-mem", "--low_mem"),
+        "--low-mem",
         action="store_true",
         help="take as little memory as possible, in more time: one step of one visit at a time, "
         "each in a process of its own, and one noise sample at a time",

@@ -12,42 +12,42 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how to run")
     part = group.add_mutually_exclusive_group()
     part.add_argument(
-        *("--dry-run", "--dry_run"),
+        "--dry-run",
         action="store_true",
         help="tell for every visit which images would be taken, which not and why, and about how "
         "much time, memory and disk it would take; write nothing",
     )
     part.add_argument(
-        *("--reports-only", "--reports_only"),
+        "--reports-only",
         action="store_true",
         help="make the reports anew from what is in OUTPUT_DIR; neither images of BIDS_DIR nor "
         "intermediate files are needed",
     )
     part.add_argument(
-        *("--boilerplate-only", "--boilerplate_only"),
+        "--boilerplate-only",
         action="store_true",
         help="write logs/CITATION.md and logs/CITATION.bib alone",
     )
     group.add_argument(
-        *("--dry-run-table", "--dry_run_table"),
+        "--dry-run-table",
         type=Path,
         metavar="FILE",
         help="with --dry-run: write a table (TSV) of the visits as well",
     )
     group.add_argument(
-        *("--config-file", "--config_file"),
+        "--config-file",
         type=Path,
         metavar="FILE",
         help="options in TOML, such as logs/run-*.toml of a former run; those of the command line "
         "win over it",
     )
     group.add_argument(
-        *("--stop-on-first-crash", "--stop_on_first_crash"),
+        "--stop-on-first-crash",
         action="store_true",
         help="stop all visits when one fails; without it, the others are done",
     )
     group.add_argument(
-        *("--clean-workdir", "--clean_workdir"),
+        "--clean-workdir",
         action="store_true",
         help="remove what former runs left in the work folder of these visits, and nothing else, "
         "before they are processed",

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of other derivative datasets that belong to visits: masks and tissue maps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bids_lesion_xai.bids.content import absence
+from bids_lesion_xai.bids.images import NIFTI, NamedFile, list_participant
+from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.errors import DataError, NotFoundError
+
+LESION_LABELS = ("lesion", "L")
+# The spaces that masks are taken in; the preferred ones first.
+_RANK = {"": 0, "T1w": 0, "orig": 0, "FLAIR": 1}
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A file of another dataset that belongs to a visit.
+
+    Parameters
+    ----------
+    path : Path
+    uri : str
+        BIDS URI, by the name of the dataset in ``DatasetLinks``.
+    space : str
+        Its entity ``space``, empty if it has none.
+    others : tuple of str
+        Files that fit as well, and were not taken; with the reason, if they cannot be.
+    """
+
+    path: Path
+    uri: str
+    space: str
+    others: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What files of one kind are called.
+
+    Parameters
+    ----------
+    suffix, entity : str
+    values : tuple of str
+        Values of `entity`, one of which they have.
+    only_t1w : bool
+        Whether they must be in the space of T1w.
+    """
+
+    suffix: str
+    entity: str
+    values: tuple[str, ...]
+    only_t1w: bool = False
+
+    def fits(self, file: NamedFile) -> bool:
+        """Tell whether a file is of this kind."""
+        entities = file.entities
+        in_place = not self.only_t1w or _RANK.get(entities.get("space", "")) == 0
+        return (
+            file.suffix == self.suffix
+            and file.extension in NIFTI
+            and entities.get(self.entity) in self.values
+            and in_place
+        )
+
+    def __str__(self) -> str:
+        """Return what the files are called."""
+        return " or ".join(f"{self.entity}-{value}_{self.suffix}" for value in self.values)
+
+
+LESION_MASK = Kind("mask", "label", LESION_LABELS)
+BRAIN_MASK = Kind("mask", "desc", ("brain",), only_t1w=True)
+TISSUE_MAP = Kind("dseg", "desc", ("aseg", "aparcaseg"), only_t1w=True)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A derivative dataset that the command line names.
+
+    Parameters
+    ----------
+    flag : str
+        The option.
+    root : Path
+    link : str
+        Name of the dataset in BIDS URIs.
+    """
+
+    flag: str
+    root: Path
+    link: str
+
+    def __str__(self) -> str:
+        """Return what the user gave."""
+        return f"{self.flag} {self.root}"
+
+
+def find_companions(
+    source: Source, visits: Sequence[Visit], kind: Kind
+) -> tuple[dict[Visit, Companion], dict[Visit, str]]:
+    """Return the file of each visit that has one in a derivative dataset, or why it has none.
+
+    It is of the very session of the visit. Of several, those in T1w space are preferred, then
+    those in FLAIR space, then the first name.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such folder.
+    """
+    if not source.root.is_dir():
+        message = f"{source}: there is no such folder."
+        raise NotFoundError(message)
+    listings = {
+        label: list_participant(source.root, label)
+        for label in dict.fromkeys(visit.participant for visit in visits)
+    }
+    found, missing = {}, {}
+    for visit in visits:
+        files = [
+            file
+            for file in listings[visit.participant].images
+            if Visit(file.entities.get("sub", ""), file.entities.get("ses", "")) == visit
+            and kind.fits(file)
+        ]
+        files.sort(key=lambda file: (_RANK.get(_space(file), len(_RANK)), file.name))
+        problems = {file: absence(file.path, source.root) for file in files}
+        usable = [file for file, problem in problems.items() if not problem]
+        unusable = [
+            f"{file.name} ({'; '.join(problem)})" for file, problem in problems.items() if problem
+        ]
+        if usable:
+            first, *others = usable
+            uri = f"bids:{source.link}:{first.path.relative_to(source.root).as_posix()}"
+            names = (*(file.name for file in others), *unusable)
+            found[visit] = Companion(first.path, uri, _space(first), names)
+        else:
+            not_usable = f"; not usable: {', '.join(unusable)}" if unusable else ""
+            missing[visit] = f"no {kind} of {visit.name} in {source}{not_usable}"
+    return found, missing
+
+
+def require_any(found: Mapping[Visit, Companion], source: Source, *kinds: Kind) -> None:
+    """Check that a dataset that was named is of any use.
+
+    Raises
+    ------
+    DataError
+        No visit has a file in it.
+    """
+    if not found:
+        what = " or ".join(map(str, kinds))
+        message = f"{source}: no {what} belongs to any of the visits."
+        raise DataError(message)
+
+
+def _space(file: NamedFile) -> str:
+    return file.entities.get("space", "")
+
+
+def is_manual(path: Path) -> bool | None:
+    """Tell whether an image was drawn by hand, by its sidecar; None if that does not say."""
+    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    try:
+        content = json.loads(path.with_name(f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    manual = content.get("Manual") if isinstance(content, dict) else None
+    return manual if isinstance(manual, bool) else None

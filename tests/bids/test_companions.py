@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which files of other datasets belong to which visit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bids_lesion_xai.bids.companions import (
+    BRAIN_MASK,
+    LESION_MASK,
+    TISSUE_MAP,
+    Companion,
+    Kind,
+    Source,
+    find_companions,
+    is_manual,
+    require_any,
+)
+from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.errors import DataError, NotFoundError
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    return Source("--existing-lesion-mask", tmp_path / "masks", "drawn")
+
+
+def add_all(source: Source, *names: str) -> list[Path]:
+    """Put a file with a content at the place of each name."""
+    paths = []
+    for name in names:
+        visit = [pair for pair in name.split("_") if pair.startswith(("sub-", "ses-"))]
+        path = source.root.joinpath(*visit, "anat", f"{name}.nii.gz")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+        paths.append(path)
+    return paths
+
+
+def find(source: Source, *visits: Visit, kind: Kind = LESION_MASK) -> dict[Visit, Companion]:
+    return find_companions(source, visits, kind)[0]
+
+
+def names(found: dict[Visit, Companion]) -> dict[Visit, str]:
+    return {visit: one.path.name.removesuffix(".nii.gz") for visit, one in found.items()}
+
+
+def test_the_mask_of_a_visit_is_that_of_its_own_session(source: Source) -> None:
+    add_all(source, "sub-01_ses-A_label-lesion_mask", "sub-01_label-L_mask", "sub-02_label-L_mask")
+    visits = [Visit("01"), Visit("01", "A"), Visit("01", "B"), Visit("02"), Visit("03")]
+    found, missing = find_companions(source, visits, LESION_MASK)
+    assert names(found) == {
+        Visit("01"): "sub-01_label-L_mask",
+        Visit("01", "A"): "sub-01_ses-A_label-lesion_mask",
+        Visit("02"): "sub-02_label-L_mask",
+    }
+    assert found[Visit("02")].uri == "bids:drawn:sub-02/anat/sub-02_label-L_mask.nii.gz"
+    assert set(missing) == {Visit("01", "B"), Visit("03")}
+    assert missing[Visit("03")] == (
+        f"no label-lesion_mask or label-L_mask of sub-03 in --existing-lesion-mask {source.root}"
+    )
+
+
+def test_masks_in_t1w_space_are_preferred_and_the_others_are_named(source: Source) -> None:
+    spaces = ("space-MNI152_", "space-FLAIR_", "space-T1w_")
+    paths = add_all(source, *(f"sub-01_{space}label-L_mask" for space in spaces))
+    (mask,) = find(source, Visit("01")).values()
+    assert (mask.space, mask.path) == ("T1w", paths[2])
+    assert mask.others == (paths[1].name, paths[0].name)
+    paths[2].unlink()
+    (mask,) = find(source, Visit("01")).values()
+    assert mask.space == "FLAIR"
+
+
+def test_a_file_whose_content_is_not_here_is_named_and_another_is_taken(source: Source) -> None:
+    first, second = add_all(source, "sub-01_label-L_mask", "sub-01_space-FLAIR_label-L_mask")
+    first.unlink()
+    first.symlink_to("../../.git/annex/objects/x.nii.gz")
+    (mask,) = find(source, Visit("01")).values()
+    assert mask.path == second
+    (other,) = mask.others
+    assert "datalad get sub-01/anat/sub-01_label-L_mask.nii.gz" in other
+    second.write_text("")
+    found, missing = find_companions(source, [Visit("01")], LESION_MASK)
+    assert found == {}
+    assert "datalad get" in missing[Visit("01")]
+    assert "(empty file; copy it anew)" in missing[Visit("01")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (LESION_MASK, "sub-01_space-T1w_label-L_mask"),
+        (BRAIN_MASK, "sub-01_desc-brain_mask"),
+        (TISSUE_MAP, "sub-01_desc-aparcaseg_dseg"),
+    ],
+    ids=["lesions", "brain", "tissues"],
+)
+def test_only_files_of_a_kind_belong_to_it(kind: Kind, name: str, source: Source) -> None:
+    add_all(
+        source,
+        *("sub-01_label-WM_mask", "sub-01_label-L_probseg", "sub-01_dseg", name),
+        *("sub-01_space-MNI152NLin2009cAsym_desc-brain_mask", "sub-01_desc-brain_T1w"),
+        *("sub-01_space-MNI152_desc-aseg_dseg", "sub-01_space-FLAIR_desc-brain_mask"),
+    )
+    assert names(find(source, Visit("01"), kind=kind)) == {Visit("01"): name}
+
+
+def test_a_dataset_without_any_is_refused(source: Source) -> None:
+    with pytest.raises(NotFoundError, match=r"--existing-lesion-mask .*: there is no such folder"):
+        find(source, Visit("01"))
+    source.root.mkdir()
+    message = "--existing-lesion-mask .*: no label-lesion_mask or label-L_mask belongs to any"
+    with pytest.raises(DataError, match=message):
+        require_any(find(source, Visit("01")), source, LESION_MASK)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"Manual": true}', True),
+        ('{"Manual": false}', False),
+        *((text, None) for text in ('{"Manual": "yes"}', "{}", "[1]", "{", None)),
+    ],
+)
+def test_who_drew_a_mask_is_told_by_its_sidecar_alone(
+    text: str | None, expected: bool | None, source: Source
+) -> None:
+    (path,) = add_all(source, "sub-01_label-L_mask")
+    if text is not None:
+        path.with_name("sub-01_label-L_mask.json").write_text(text)
+    assert is_manual(path) is expected
