@@ -46,7 +46,14 @@ WITHOUT_EFFECT = frozenset(
         *("levels", "participants", "sessions", "group_by", "follow_lesions", "validate"),
         *("device", "memory_gb", "plugin", "n_procs", "total_memory_gb", "omp_n_threads"),
         *("verbosity", "force", "low_memory", "write_graph", "resource_monitor", "clean_work_dir"),
-        *("stop_on_first_crash", "dry_run", "dry_run_table", "reports_only", "boilerplate_only"),
+        *(
+            "report_viewer",
+            "stop_on_first_crash",
+            "dry_run",
+            "dry_run_table",
+            "reports_only",
+            "boilerplate_only",
+        ),
         *("run", "replay", "warnings"),
     )
 )
@@ -122,6 +129,8 @@ class RunConfig:
         ``T1w``, and ``FLAIR`` if the lesion mask is also written on its native grid.
     saliency_output : str
         ``maps``, or ``summary`` if those of single lesions are not kept.
+    report_viewer : bool
+        Whether reports of visits have an interactive viewer.
     write_graph, resource_monitor, stop_on_first_crash, clean_work_dir : bool
     dry_run, reports_only, boilerplate_only : bool
         The part of the work that is done instead of all of it; one at most.
@@ -180,6 +189,7 @@ class RunConfig:
     sloppy: bool
     output_spaces: tuple[str, ...]
     saliency_output: str
+    report_viewer: bool
     write_graph: bool
     resource_monitor: bool
     stop_on_first_crash: bool

@@ -116,10 +116,11 @@ def publish_visit(
     probability = ndimage.gaussian_filter((labels > 0).astype(np.float32), 0.7)
     publisher.image("lesion_probability", probability, grid)
     publisher.image("lesion_labels", labels, grid)
-    rows = []
+    rows, profiles = [], []
     for index, box in enumerate(ndimage.find_objects(labels), start=1):
         maps, crop = _saliency(labels, index, box, grid)
         rows.append(saliency_row(labels, index, maps, n_samples))
+        profiles += profile_rows(labels, index, maps)
         for channel, values in maps.items():
             cropped = values[box_with_margin(box, labels.shape)]
             publisher.image(f"lesion_saliency_{channel}", cropped, crop, f"L{index:03d}")
@@ -128,6 +129,7 @@ def publish_visit(
         "lesion_table", described(lesion_rows(labels, probability, grid), labels, images)
     )
     publisher.table("saliency_table", rows)
+    publisher.table("saliency_profile", profiles)
     complete(store, visit, {})
 
 
@@ -330,6 +332,25 @@ def saliency_row(
     return row
 
 
+def profile_rows(
+    labels: NDArray[np.int32], index: int, maps: Mapping[str, NDArray[np.float32]]
+) -> list[dict[str, Any]]:
+    """Return the rows of a lesion in the table of its saliency by distance."""
+    inside = labels == index
+    distance = ndimage.distance_transform_edt(~inside) - ndimage.distance_transform_edt(inside)
+    rows = []
+    for channel in CHANNELS:
+        for near in np.arange(-3, 10, 0.5):
+            shell = (distance > near) & (distance <= near + 0.5)
+            if shell.any():
+                values = maps[channel][shell]
+                row = {"index": index, "name": f"L{index:03d}", "channel": channel}
+                row |= {"near_mm": near, "far_mm": near + 0.5, "n_voxels": values.size}
+                row |= {"mean": values.mean(), "positive": values.clip(min=0).sum()}
+                rows.append(row | {"negative": values.clip(max=0).sum()})
+    return rows
+
+
 def _gyration(weights: NDArray[np.floating]) -> float:
     """Return the root mean square distance from the centroid, in voxels of 1 mm."""
     places = np.argwhere(weights > 0)
@@ -346,6 +367,7 @@ class Html(HTMLParser):
         self.ids: list[str] = []
         self.links: list[str] = []
         self.sources: list[str] = []
+        self.uses: list[str] = []
         self.alternatives: list[str] = []
         self.numbers: dict[str, str] = {}
         self.lesions: dict[str, dict[str, str]] = {}
@@ -361,9 +383,15 @@ class Html(HTMLParser):
         if tag == "a":
             self.links.append(values["href"])
         else:
-            self.sources += [values[key] for key in ("src", "href", "srcset") if key in values]
+            named = [
+                values[key] for key in ("src", "href", "srcset", "xlink:href") if key in values
+            ]
+            self.sources += [name for name in named if not name.startswith("#")]
+            self.uses += [name[1:] for name in named if name.startswith("#")]
         if tag == "img":
             self.alternatives.append(values["alt"])
+        if values.get("role") == "img":
+            self.alternatives.append(values["aria-label"])
         self._take_number(tag, values)
 
     def _take_number(self, tag: str, values: dict[str, str]) -> None:

@@ -18,10 +18,11 @@ _OF_PARTICIPANTS = (
     *("resource_monitor", "stop_on_first_crash", "clean_workdir", "sloppy", "device"),
     *("allow_tf32", "engine", "explain_mem_gb", "use_plugin", "low_mem", "force"),
     *("bids_filter_file", "bids_database_dir", "derivatives", "existing_lesion_mask"),
+    "report_viewer",
 )
 # The same, of the parts of the work that can be asked for alone: what they still look at.
 _PARTS: dict[str, tuple[str, ...]] = {
-    "reports_only": (),
+    "reports_only": ("report_viewer",),
     "boilerplate_only": ("method", "model", "preset", "derivatives", "existing_lesion_mask"),
 }
 _SELECTION = ("participant_label", "session_label")

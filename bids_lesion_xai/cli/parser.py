@@ -159,6 +159,7 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         sloppy=options.sloppy,
         output_spaces=tuple(space for space in SPACES if space in options.output_spaces),
         saliency_output=options.saliency_output,
+        report_viewer=options.report_viewer == "on",
         write_graph=options.write_graph,
         resource_monitor=options.resource_monitor,
         stop_on_first_crash=options.stop_on_first_crash,

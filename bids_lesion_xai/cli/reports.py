@@ -35,7 +35,7 @@ def rebuild_reports(config: RunConfig) -> int:
                 problems.append(f"{visit.name}: another run works on it")
                 continue
             try:
-                path = write_report(store, visit)
+                path = write_report(store, visit, with_viewer=config.report_viewer)
             except DataError as error:
                 problems.append(f"{visit.name}: {error}")
             else:

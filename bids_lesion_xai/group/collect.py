@@ -201,7 +201,7 @@ def visit_experiments(
 ) -> dict[str, pd.DataFrame]:
     """Return the table of each experiment that was made on a visit, with the visit's columns.
 
-    Rows of missed lesions are left out.
+    Rows of a lesion have its ``outcome`` too, which is missing without a reference mask.
 
     Parameters
     ----------
@@ -215,14 +215,14 @@ def visit_experiments(
     DataError
         A table is damaged.
     """
-    predicted = predicted_lesions(lesions)["index"]
+    outcomes = lesions.set_index("index")["outcome"]
     found = {}
     for name, columns in EXPERIMENT_COLUMNS.items():
         path = store.path(f"experiment_{name}", visit)
         if path.is_file():
             table = _read_numbers(path, columns).assign(**visit_ids(visit))
-            is_ours = table["index"].isin(predicted) if "index" in table else slice(None)
-            found[name] = table.loc[is_ours]
+            of_lesion = table["index"].map(outcomes) if "index" in table else np.nan
+            found[name] = table.assign(outcome=of_lesion)
     return found
 
 

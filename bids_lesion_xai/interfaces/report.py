@@ -22,6 +22,7 @@ from bids_lesion_xai.bids.visit import Visit
 class _ReportInput(BaseInterfaceInputSpec):
     output_dir = Directory(mandatory=True, desc="output folder")
     visit = traits.Str(mandatory=True, desc="name of the visit; the visit is complete")
+    with_viewer = traits.Bool(True, usedefault=True, desc="whether the page has a viewer")
 
 
 class _ReportOutput(TraitedSpec):
@@ -38,5 +39,6 @@ class Report(SimpleInterface):
         from bids_lesion_xai.reports.participant import write_report
 
         store, visit = Store(Path(self.inputs.output_dir)), Visit.parse(self.inputs.visit)
-        self._results["report_file"] = str(write_report(store, visit))
+        path = write_report(store, visit, with_viewer=self.inputs.with_viewer)
+        self._results["report_file"] = str(path)
         return runtime

@@ -11,10 +11,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bids_lesion_xai.conventions import CHANNELS, EXPERIMENTS, FILLS
+from bids_lesion_xai.group.collect import predicted_lesions
 from bids_lesion_xai.reports import page
+from bids_lesion_xai.reports.colours import CHANNEL_COLOURS, PLAIN_COLOUR, SERIES_COLOURS
 
 _CHART_SIZE = (5.2, 3.2)
-_COLOURS = (page.PLAIN_COLOUR, "#b5577f", "#7c8f2c")
 _LINES = ("-", "--", ":")
 _BOTH = "both"
 # About that of lesions, in standard deviations of the brain.
@@ -28,19 +29,26 @@ def draw_experiments(tables: Mapping[str, pd.DataFrame]) -> list[dict[str, str]]
     Parameters
     ----------
     tables : mapping of str to DataFrame
-        The table of each experiment, with ``participant_id``; rows of several visits may follow
-        each other. A participant counts once: means over lesions, then over people.
+        The table of each experiment, with ``participant_id`` and ``outcome``; rows of several
+        visits may follow each other. Missed lesions and control regions are left out. A
+        participant counts once: means over lesions, then over people.
 
     Returns
     -------
     charts : list of dict
-        ``title``, ``caption`` and ``uri``.
+        ``name``, ``title``, ``caption`` and ``svg``.
     """
+    found = {name: predicted_lesions(table) for name, table in tables.items()}
     return [
-        {"title": title, "caption": caption, "uri": draw(tables[name])}
+        {
+            "name": f"{name}-{number}",
+            "title": title,
+            "caption": caption,
+            "svg": draw(found[name]),
+        }
         for name in EXPERIMENTS
-        if len(tables.get(name, ()))
-        for title, caption, draw in _CHARTS[name]
+        if len(found.get(name, ()))
+        for number, (title, caption, draw) in enumerate(_CHARTS[name])
     ]
 
 
@@ -52,7 +60,7 @@ def people_means(table: pd.DataFrame, keys: list[str], column: str) -> pd.Series
 
 def _draw_margins(table: pd.DataFrame) -> str:
     with page.chart(*_CHART_SIZE) as (figure, axes):
-        for (fill, label), colour in zip(FILLS.items(), _COLOURS, strict=True):
+        for (fill, label), colour in zip(FILLS.items(), SERIES_COLOURS, strict=True):
             own = table[table["fill"] == fill]
             for column, line in (("mean_probability", "-"), ("detected", "--")):
                 means = people_means(own, ["margin_mm"], column)
@@ -61,14 +69,14 @@ def _draw_margins(table: pd.DataFrame) -> str:
         _probability_axis(axes, "probability, and share detected (dashed)")
         axes.set_xlabel("visible margin around the lesion, mm")
         axes.legend(title="beyond the margin")
-        return page.chart_uri(figure)
+        return page.chart_svg(figure)
 
 
 def _draw_contrasts(table: pd.DataFrame) -> str:
     whole = table[np.isinf(table["margin_mm"])]
     diameters = sorted(whole["diameter_mm"].unique())
     with page.chart(*_CHART_SIZE) as (figure, axes):
-        colours = {**page.CHANNEL_COLOURS, _BOTH: page.PLAIN_COLOUR}
+        colours = {**CHANNEL_COLOURS, _BOTH: PLAIN_COLOUR}
         for channel, name in {**CHANNELS, _BOTH: "both"}.items():
             for diameter, line in zip(diameters, _LINES[::-1][-len(diameters) :], strict=False):
                 own = whole[(whole["channel"] == channel) & (whole["diameter_mm"] == diameter)]
@@ -78,7 +86,7 @@ def _draw_contrasts(table: pd.DataFrame) -> str:
         _probability_axis(axes, "probability")
         axes.set_xlabel("contrast, standard deviations of the brain")
         axes.legend(title="contrast in")
-        return page.chart_uri(figure)
+        return page.chart_svg(figure)
 
 
 def _draw_synthetic_margins(table: pd.DataFrame) -> str:
@@ -86,7 +94,7 @@ def _draw_synthetic_margins(table: pd.DataFrame) -> str:
     margins = sorted(shown["margin_mm"].unique())
     with page.chart(*_CHART_SIZE) as (figure, axes):
         diameters = sorted(shown["diameter_mm"].unique())
-        for diameter, colour in zip(diameters, _COLOURS, strict=False):
+        for diameter, colour in zip(diameters, SERIES_COLOURS, strict=False):
             own = shown[shown["diameter_mm"] == diameter]
             means = people_means(own, ["margin_mm"], "mean_probability").reindex(margins)
             label = f"{page.number_text(diameter)} mm"
@@ -96,7 +104,7 @@ def _draw_synthetic_margins(table: pd.DataFrame) -> str:
         _probability_axis(axes, "probability")
         axes.set_xlabel("visible margin, mm; zeros beyond")
         axes.legend(title="diameter")
-        return page.chart_uri(figure)
+        return page.chart_svg(figure)
 
 
 def scaled_logits(table: pd.DataFrame) -> pd.DataFrame:
@@ -116,7 +124,7 @@ def scaled_logits(table: pd.DataFrame) -> pd.DataFrame:
 def _draw_faithfulness(table: pd.DataFrame) -> str:
     scaled = scaled_logits(table)
     with page.chart(*_CHART_SIZE) as (figure, axes):
-        for order, colour in zip(("saliency", "intensity", "random"), _COLOURS, strict=True):
+        for order, colour in zip(("saliency", "intensity", "random"), SERIES_COLOURS, strict=True):
             for mode, line in (("deletion", "-"), ("insertion", "--")):
                 own = scaled[(scaled["order"] == order) & (scaled["mode"] == mode)]
                 means = people_means(own[own["share"] > 0], ["share"], "scaled")
@@ -126,13 +134,13 @@ def _draw_faithfulness(table: pd.DataFrame) -> str:
         axes.set_xlabel("share of values deleted, or inserted (dashed)")
         axes.set_ylabel("logit, from all replaced to none")
         axes.legend(title="order")
-        return page.chart_uri(figure)
+        return page.chart_svg(figure)
 
 
 def _draw_randomisation(table: pd.DataFrame) -> str:
     with page.chart(*_CHART_SIZE) as (figure, axes):
         page.zero_line(axes)
-        for column, colour in (("spearman", _COLOURS[0]), ("pearson", _COLOURS[1])):
+        for column, colour in (("spearman", SERIES_COLOURS[0]), ("pearson", SERIES_COLOURS[1])):
             means = people_means(table, ["n_layers"], column)
             label = "ranks of magnitudes" if column == "spearman" else "signed values"
             axes.plot(means.index, means, "o-", color=colour, label=label)
@@ -140,18 +148,18 @@ def _draw_randomisation(table: pd.DataFrame) -> str:
         axes.set_xlabel("layers redrawn, from the output on")
         axes.set_ylabel("correlation with the map before")
         axes.legend()
-        return page.chart_uri(figure)
+        return page.chart_svg(figure)
 
 
 def _draw_channels(table: pd.DataFrame) -> str:
     names = {"none": "none", **CHANNELS, _BOTH: "both"}
     means = people_means(table, ["replaced"], "mean_probability").reindex(list(names))
     with page.chart(*_CHART_SIZE) as (figure, axes):
-        colours = [page.INK, *page.CHANNEL_COLOURS.values(), page.PLAIN_COLOUR]
+        colours = [page.INK, *CHANNEL_COLOURS.values(), PLAIN_COLOUR]
         axes.bar(list(names.values()), means, color=colours, width=0.6)
         _probability_axis(axes, "probability")
         axes.set_xlabel("image replaced by its normal-appearing mean")
-        return page.chart_uri(figure)
+        return page.chart_svg(figure)
 
 
 def _probability_axis(axes: Axes, label: str) -> None:

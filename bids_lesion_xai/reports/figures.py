@@ -1,67 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures made of slices: one lesion with its saliency, and the whole brain with all lesions.
+"""The figure of a visit: slices of the whole brain with all lesions, and of the registration.
 
 Slices are axial and coronal in radiological view: the person's right is on the left of the image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_lesion_xai.conventions import CHANNELS
-from bids_lesion_xai.reports.page import CHANNEL_COLOURS, number_text
-from bids_lesion_xai.reports.slices import (
-    Crop,
-    Scan,
-    cut,
-    lesion_window,
-    overview_slices,
-    window_of_crop,
+from bids_lesion_xai.reports.colours import (
+    CHANNEL_COLOURS,
+    GROUND,
+    LESION_COLOUR,
+    MISSED_COLOUR,
 )
+from bids_lesion_xai.reports.slices import Scan, overview_slices
 
-_GROUND = "#0f1114"
-# Blue, ground, rose: zero is as dark as the ground, and the CIE lightness rises alike towards both
-# ends, in equal steps (5, 22, 39, 56, 73, 90). Colour-blind readers tell the two hues apart.
-SALIENCY_COLOURS = LinearSegmentedColormap.from_list(
-    "blue_rose",
-    [
-        *("#d3e4f9", "#7eb9ee", "#328dcb", "#106191", "#133752", _GROUND),
-        *("#542821", "#9a3f32", "#d46554", "#f49d8c", "#fbdcd5"),
-    ],
-)
 _GREYS = colormaps["gray"]
 _TEXT = "#e3e8ee"
 # A dark rim that keeps text and lines legible on a bright image.
 _HALO = (withStroke(linewidth=2.2, foreground="#0f1114a0"),)
-_OUTLINE = "#ffe04a"
-_MISSED_OUTLINE = "#ff7ad9"
-_SCALE_BAR_MM = 10
-
-
-def symmetric_limit(maps: Iterable[NDArray[np.float32]], percentile: float = 99.8) -> float:
-    """Return the one limit c of the colour scale -c to c that is common to all `maps`.
-
-    It is the percentile of the magnitudes of all values that are not 0, so that a single voxel
-    does not darken all others, and 1 if there is none.
-
-    >>> symmetric_limit([np.array([0, -2.0]), np.array([1.0, 0])], percentile=100)
-    2.0
-    """
-    magnitudes = np.concatenate([np.abs(values).ravel() for values in maps])
-    magnitudes = magnitudes[magnitudes > 0]
-    return float(np.percentile(magnitudes, percentile)) if magnitudes.size else 1.0
 
 
 def outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -92,59 +61,23 @@ def outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     )
 
 
-def draw_lesion(scan: Scan, index: int, saliency: Mapping[str, Crop], units: str) -> Figure:
-    """Return the figure of one lesion: both images above, both saliency maps below.
-
-    Parameters
-    ----------
-    scan : Scan
-    index : int
-        Number of the lesion.
-    saliency : mapping of str to Crop
-        Saliency of the lesion with respect to ``flair`` and ``t1w``.
-    units : str
-        Unit of the saliency.
-    """
-    window = lesion_window(scan, index)
-    labels = cut(scan.labels[:, :, window.k], window.start, window.shape)
-    maps = {channel: window_of_crop(crop, window) for channel, crop in saliency.items()}
-    limit = symmetric_limit(maps.values())
-    scale = Normalize(-limit, limit)
-    figure = Figure(figsize=(5.6, 6.16), facecolor=_GROUND)
-    for column, (channel, name) in enumerate(CHANNELS.items()):
-        above, below = (_lesion_panel(figure, column, row) for row in (0, 1))
-        grey = scan.greys[channel]
-        plane = scan.plane(channel, 2, window.k)
-        shown = cut(plane, window.start, window.shape, fill=grey.vmin or 0)
-        _show(above, shown, grey, _GREYS, scan.grid.spacing_mm[:2])
-        _show(below, maps[channel], scale, SALIENCY_COLOURS, scan.grid.spacing_mm[:2])
-        _draw_outline(above, (labels > 0) & (labels != index), linewidth=0.7, alpha=0.7)
-        for axes, title in ((above, name), (below, f"saliency of {name}")):
-            _draw_outline(axes, labels == index, linewidth=1.4)
-            _note(axes, 0.03, 0.95, title)
-            _mark_sides(axes, "RL", 0.5)
-        _draw_scale_bar(above, scan.grid.spacing_mm[0])
-    _draw_colour_bar(figure, scale, units)
-    return figure
-
-
 def draw_overview(scan: Scan) -> Figure:
     """Return the figure of a visit: FLAIR with all lesions, and with the edges of T1w.
 
     Lesions that were missed have another colour.
     """
-    figure = Figure(figsize=(9.6, 11.6), facecolor=_GROUND)
+    figure = Figure(figsize=(9.6, 11.6), facecolor=GROUND)
     grid = figure.add_gridspec(
         4, 4, left=0.01, right=0.99, bottom=0.01, top=0.99, wspace=0.02, hspace=0.03
     )
-    box = [slice(int(axis.min()), int(axis.max()) + 1) for axis in np.nonzero(scan.brain)]
+    box = scan.brain_box
     for place, k in enumerate(overview_slices(scan, n_slices=12)):
         axes = figure.add_subplot(grid[divmod(place, 4)])
         _show_flair(axes, scan, 2, k, box)
         plane = scan.labels[box[0], box[1], k]
         missed = plane > scan.n_predicted
         _draw_outline(axes, (plane > 0) & ~missed, linewidth=1.1)
-        _draw_outline(axes, missed, linewidth=1.1, colour=_MISSED_OUTLINE)
+        _draw_outline(axes, missed, linewidth=1.1, colour=MISSED_COLOUR)
     middle = [(part.start + part.stop) // 2 for part in box]
     # Off the middle plane, which holds hardly any edge of the brain.
     sagittal = middle[0] + (box[0].stop - box[0].start) // 8
@@ -180,7 +113,7 @@ def _in_plane(parts: Sequence[Any], axis: int) -> tuple[Any, ...]:
     return tuple(part for other, part in enumerate(parts) if other != axis)
 
 
-def _show_flair(axes: Axes, scan: Scan, axis: int, index: int, box: list[slice]) -> None:
+def _show_flair(axes: Axes, scan: Scan, axis: int, index: int, box: Sequence[slice]) -> None:
     plane = scan.plane("flair", axis, index)[_in_plane(box, axis)]
     spacing_mm = _in_plane(scan.grid.spacing_mm, axis)
     _show(axes, plane, scan.greys["flair"], _GREYS, spacing_mm, mirrored=axis != 0)
@@ -217,11 +150,11 @@ def _draw_outline(
     mask: NDArray[np.bool_],
     linewidth: float,
     alpha: float = 1,
-    colour: str = _OUTLINE,
+    colour: str = LESION_COLOUR,
 ) -> None:
     segments = list(outline(mask))
     # Two collections: as a path effect, the rim of one segment would cover its neighbours.
-    for shade, width in ((_GROUND, linewidth + 0.8), (colour, linewidth)):
+    for shade, width in ((GROUND, linewidth + 0.8), (colour, linewidth)):
         lines = LineCollection(
             segments, colors=shade, linewidths=width, alpha=alpha, capstyle="round"
         )
@@ -251,36 +184,3 @@ def _note(axes: Axes, x: float, y: float, text: str) -> None:
 def _mark_sides(axes: Axes, sides: str, y: float) -> None:
     for x, side in zip((0.03, 0.97), sides, strict=True):
         _note(axes, x, y, side)
-
-
-def _draw_scale_bar(axes: Axes, spacing_mm: float) -> None:
-    left, right = axes.get_xlim()
-    step = np.sign(right - left) * _SCALE_BAR_MM / spacing_mm
-    x, y = left + 0.05 * (right - left), axes.get_ylim()[0] + 0.06 * np.ptp(axes.get_ylim())
-    axes.plot(
-        [x, x + step],
-        [y, y],
-        color=_TEXT,
-        linewidth=2,
-        solid_capstyle="butt",
-        path_effects=_HALO,
-    )
-    _note(axes, 0.04, 0.1, f"{_SCALE_BAR_MM} mm")
-
-
-def _lesion_panel(figure: Figure, column: int, row: int) -> Axes:
-    side, gap, height = 0.488, 0.008, 0.4436
-    return figure.add_axes((gap + column * (side + gap), 0.545 - row * 0.4515, side, height))
-
-
-def _draw_colour_bar(figure: Figure, scale: Normalize, units: str) -> None:
-    axes = figure.add_axes((0.25, 0.062, 0.5, 0.014))
-    colours = ScalarMappable(scale, SALIENCY_COLOURS)
-    limit = scale.vmax or 1
-    bar = figure.colorbar(
-        colours, cax=axes, orientation="horizontal", extend="both", ticks=(-limit, 0, limit)
-    )
-    bar.outline.set_visible(False)
-    bar.ax.set_xticklabels([number_text(value) for value in (-limit, 0, limit)])
-    bar.ax.tick_params(colors=_TEXT, labelsize=8, length=0, pad=2)
-    bar.set_label(units, color=_TEXT, size=8, labelpad=1)

@@ -8,26 +8,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.bids.sidecar import read_description
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
-from bids_lesion_xai.conventions import CHANNELS
+from bids_lesion_xai.conventions import CHANNELS, FILLS, OUTCOMES
 from bids_lesion_xai.group.claims import ALPHA, claims
-from bids_lesion_xai.group.collect import Collection, collect, predicted_lesions, write_table
+from bids_lesion_xai.group.collect import (
+    MISSING,
+    Collection,
+    collect,
+    predicted_lesions,
+    write_table,
+)
 from bids_lesion_xai.group.stats import (
     MIN_PARTICIPANTS,
     N_RESAMPLES,
     bootstrap_means,
     participant_means,
 )
+from bids_lesion_xai.reports import group_charts as charts
 from bids_lesion_xai.reports import page
 from bids_lesion_xai.reports.experiments import draw_experiments
+from bids_lesion_xai.reports.outliers import (
+    LARGEST_DISTANCE,
+    LEAST_VISITS,
+    MEASURES,
+    find_outliers,
+)
 
 # Outputs of each visit that a group table is made from.
 _SOURCES = {
@@ -39,12 +49,8 @@ _INTERVAL_COLUMNS = (
     "flair_share",
     *(f"{channel}_{key}" for channel in CHANNELS for key, _ in page.PROFILE),
 )
-_CHART_SIZE = (5.2, 3.2)
-# Above these numbers, points become an image inside the chart, and participants lose their names.
-_MAX_VECTOR_POINTS = 2000
-_MAX_NAMES = 24
-# Of a forest chart, in inches: axis and legend, and each line.
-_FOREST_FRAME, _FOREST_LINE = 0.75, 0.26
+# The table of lesions has so many at most: the largest.
+_MAX_LESIONS = 1500
 
 
 def write_group(
@@ -129,11 +135,39 @@ def _content(store: Store, group: Collection, found: pd.DataFrame) -> dict[str, 
         "experiments": draw_experiments(group.experiments),
         "n_people": len(people),
         "charts": _charts(lesions, means) if len(lesions) else {},
+        "outcome_charts": _outcome_charts(group),
+        "outcomes": OUTCOMES,
+        "time_charts": _time_charts(visits),
+        "outliers": _outliers(visits, [visit.name for visit in group.visits]),
+        "least_visits": LEAST_VISITS,
+        "largest_distance": LARGEST_DISTANCE,
+        "compared": bool(group.lesions["outcome"].isin(list(OUTCOMES)).any()),
+        "lesion_columns": DERIVATIVES["group_lesions"].columns,
+        "lesions": _linked_lesions(store, group),
         "answers": [
             _answer(str(name), own) for name, own in found.groupby("question", sort=False)
         ],
         "alpha": ALPHA,
     }
+
+
+def _linked_lesions(store: Store, group: Collection) -> list[dict[str, Any]]:
+    """Return the largest lesions, each with its visit's name and the address in its report."""
+    shown = group.lesions[group.lesions["outcome"] != "TN"]
+    shown = shown.sort_values("volume_mm3", ascending=False, kind="stable").head(_MAX_LESIONS)
+    visits = {
+        (f"sub-{visit.participant}", f"ses-{visit.session}" if visit.session else MISSING): visit
+        for visit in group.visits
+    }
+    links = {visit: _report_link(store, visit) for visit in group.visits}
+    rows: list[dict[str, Any]] = shown.to_dict("records")  # type: ignore[assignment]
+    found = []
+    for row in rows:
+        visit = visits[row["participant_id"], row["session_id"]]
+        link = links[visit]
+        name = f"{visit.name}_{row['name']}"
+        found.append({"row": row, "name": name, "link": f"{link}#{row['name']}" if link else ""})
+    return found
 
 
 def _answer(question: str, rows: pd.DataFrame) -> dict[str, Any]:
@@ -144,8 +178,8 @@ def _answer(question: str, rows: pd.DataFrame) -> dict[str, Any]:
         "question": question,
         "statements": known["statement"].tolist(),
         "untold": rows.loc[rows["low"].isna(), "statement"].tolist(),
-        "chart": draw_forest(known) if n_lines else "",
-        "height": round(100 * (_FOREST_FRAME + _FOREST_LINE * n_lines)),
+        "chart": charts.draw_forest(known) if n_lines else "",
+        "height": round(100 * (charts.FOREST_FRAME + charts.FOREST_LINE * n_lines)),
     }
 
 
@@ -157,135 +191,82 @@ def _report_link(store: Store, visit: Visit) -> str:
 
 def _charts(lesions: pd.DataFrame, means: pd.DataFrame) -> dict[str, str]:
     return {
-        "volumes": draw_volumes(lesions["volume_mm3"]),
-        "shares": draw_shares(lesions),
-        "profile": draw_profile(means),
-        "peaks": draw_peaks(lesions),
+        "volumes": charts.draw_volumes(lesions),
+        "shares": charts.draw_shares(lesions),
+        "profile": charts.draw_profile(means),
+        "peaks": charts.draw_peaks(lesions),
     }
 
 
-def draw_volumes(volumes_mm3: Sequence[float] | pd.Series[float]) -> str:
-    """Return the histogram of the lesions' volumes, in equal steps of the logarithm, as a URI."""
-    values = np.asarray(volumes_mm3, float)
-    n_bins = int(np.clip(np.sqrt(values.size) * 2, 6, 40))
-    edges = np.geomspace(values.min() * 0.95, values.max() * 1.05, n_bins + 1)
-    with page.chart(*_CHART_SIZE) as (figure, axes):
-        axes.hist(values, edges.tolist(), color=page.PLAIN_COLOUR, rwidth=0.92)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: page.number_text(value))
-        axes.xaxis.set_minor_formatter("")
-        axes.axvline(float(np.median(values)), color=page.INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.set_xlabel("volume of a lesion, mm³")
-        axes.set_ylabel("lesions")
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        return page.chart_uri(figure)
+def _outcome_charts(group: Collection) -> list[dict[str, str]]:
+    """Return charts of the outcomes beside each other; none without a reference mask."""
+    lesions = group.lesions
+    if not lesions["outcome"].isin(list(OUTCOMES)).any():
+        return []
+    made = [
+        {
+            "name": f"outcome-{channel}",
+            "title": f"Saliency of {name} around right and wrong detections",
+            "caption": f"Mean saliency of {name} in the regions and in shells around them, by "
+            "outcome. Bands: 95 % interval over participants.",
+            "svg": charts.draw_outcome_profile(lesions, channel),
+        }
+        for channel, name in CHANNELS.items()
+    ]
+    context = group.experiments.get("perilesional")
+    if context is not None and len(context):
+        made += [
+            {
+                "name": f"context-{fill}",
+                "title": f"Context that right and wrong detections need: {text}",
+                "caption": "Mean lesion probability when only the lesion and a margin around it "
+                f"are visible, by outcome; beyond the margin: {text}. Bands: 95 % interval over "
+                "participants.",
+                "svg": charts.draw_outcome_margins(context, fill),
+            }
+            for fill, text in FILLS.items()
+        ]
+    return made
 
 
-def draw_shares(lesions: pd.DataFrame) -> str:
-    """Return the FLAIR shares of each participant's lesions and their mean, as a URI.
-
-    Participants stand in the order of their means.
-    """
-    groups = lesions.groupby("participant_id")["flair_share"]
-    order = groups.mean().sort_values()
-    places = {name: place for place, name in enumerate(order.index)}
-    with page.chart(*_CHART_SIZE) as (figure, axes):
-        axes.axhline(0.5, color=page.INK, linewidth=0.8, alpha=0.5, zorder=1)
-        x = lesions["participant_id"].map(places).to_numpy(float)
-        _scatter(axes, x + _jitter(x.size), lesions["flair_share"], page.CHANNEL_COLOURS["flair"])
-        axes.plot(range(len(order)), order, "_", color=page.INK, markersize=12, markeredgewidth=2)
-        axes.set_xlabel("participant, in order of the mean")
-        if len(order) <= _MAX_NAMES:
-            axes.set_xticks(range(len(order)), order.index, rotation=90 if len(order) > 8 else 0)
-        else:
-            axes.set_xticks([])
-        axes.set_xlim(-0.6, len(order) - 0.4)
-        axes.set_ylim(0, 1)
-        axes.set_ylabel("FLAIR share of saliency")
-        return page.chart_uri(figure)
-
-
-def draw_profile(means: pd.DataFrame) -> str:
-    """Return the mean saliency by distance from the lesion, with its intervals, as a URI.
-
-    Parameters
-    ----------
-    means : DataFrame
-        Of `bootstrap_means`.
-    """
-    with page.chart(*_CHART_SIZE) as (figure, axes):
-        page.zero_line(axes)
-        for channel, name in CHANNELS.items():
-            colour = page.CHANNEL_COLOURS[channel]
-            rows = means.loc[[f"{channel}_{key}" for key, _ in page.PROFILE]]
-            places = np.arange(len(rows))
-            axes.fill_between(places, rows["low"], rows["high"], color=colour, alpha=0.2, lw=0)
-            marker = page.CHANNEL_MARKERS[channel] + "-"
-            axes.plot(places, rows["mean"], marker, color=colour, markersize=5, label=name)
-        page.profile_axis(axes)
-        axes.legend()
-        return page.chart_uri(figure)
-
-
-def draw_forest(rows: pd.DataFrame) -> str:
-    """Return effect sizes with their intervals, one line a contrast, as a URI.
-
-    Where nothing is tested, the estimates are drawn.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Of one question, of `bids_lesion_xai.group.claims.claims`.
-    """
-    tested = rows["effect"].notna().any()
-    names = ("effect", "effect_low", "effect_high") if tested else ("estimate", "low", "high")
-    values, low, high = (rows[name].to_numpy(float) for name in names)
-    lines = {label: line for line, label in enumerate(dict.fromkeys(rows["contrast"]))}
-    place = rows["contrast"].map(lines).to_numpy(float)
-    channel = rows["measure"].str.partition("_")[0].to_numpy()
-    paired = rows.groupby("contrast")["measure"].nunique().max() > 1
-    shifts = {"flair": -0.15, "t1w": 0.15} if paired else {}
-    shift_of = [shifts.get(one, 0.0) for one in channel]
-    height = _FOREST_FRAME + _FOREST_LINE * len(lines)
-    with page.chart(_CHART_SIZE[0], height) as (figure, axes):
-        axes.grid(visible=True, axis="x")
-        axes.grid(visible=False, axis="y")
-        if tested:
-            axes.axvline(0, color=page.INK, linewidth=0.8, alpha=0.5, zorder=1)
-        for shift in sorted(set(shift_of)):
-            own = np.equal(shift_of, shift)
-            key = channel[own][0] if shift else ""
-            y = place[own] + shift
-            colour = page.CHANNEL_COLOURS.get(key, page.PLAIN_COLOUR)
-            axes.hlines(y, low[own], high[own], color=colour, linewidth=1.6)
-            marker = page.CHANNEL_MARKERS.get(key, "o")
-            axes.plot(values[own], y, marker, color=colour, markersize=5, label=CHANNELS.get(key))
-        axes.set_yticks(list(lines.values()), list(lines))
-        axes.set_ylim(len(lines) - 0.4, -0.6)
-        kinds = " or ".join(dict.fromkeys(rows["effect_kind"])) if tested else "mm"
-        axes.set_xlabel(kinds)
-        if paired:
-            axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
-        return page.chart_uri(figure)
-
-
-def draw_peaks(lesions: pd.DataFrame) -> str:
-    """Return the peaks of FLAIR against those of T1w, one point a lesion, as a URI."""
-    with page.chart(*_CHART_SIZE) as (figure, axes):
-        page.zero_line(axes)
-        axes.axvline(0, color=page.INK, linewidth=0.8, alpha=0.5, zorder=1)
-        _scatter(axes, lesions["flair_peak"], lesions["t1w_peak"], page.PLAIN_COLOUR)
-        axes.set_xlabel("peak saliency of FLAIR")
-        axes.set_ylabel("peak saliency of T1w")
-        return page.chart_uri(figure)
-
-
-def _scatter(axes: Axes, x: Any, y: Any, colour: str) -> None:
-    axes.scatter(
-        x, y, s=16, color=colour, alpha=0.7, linewidths=0, rasterized=len(x) > _MAX_VECTOR_POINTS
+def _time_charts(visits: pd.DataFrame) -> list[dict[str, str]]:
+    """Return the load of each participant, by session where somebody has several."""
+    follows = visits["participant_id"].duplicated().any()
+    draw = charts.draw_over_time if follows else charts.draw_people
+    text = (
+        "A line is a participant; sessions stand in the order of their names."
+        if follows
+        else "A bar is a participant."
     )
+    return [
+        {
+            "name": f"load-{column}",
+            "title": title,
+            "caption": text,
+            "svg": draw(visits, column, label),
+        }
+        for column, title, label in (
+            ("n_lesions", "Number of lesions", "lesions of a visit"),
+            ("lesion_volume_mm3", "Volume of all lesions", "lesion volume of a visit, mm³"),
+        )
+    ]
 
 
-def _jitter(n: int) -> np.ndarray:
-    """Return small shifts that keep points apart, the same in every run."""
-    return np.random.default_rng(0).uniform(-0.18, 0.18, n)
+def _outliers(visits: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return visits that stand out, each with its reasons in words."""
+    found = find_outliers(visits)
+    return [
+        {
+            "row": row,
+            "name": names[row],
+            "reasons": [
+                f"{MEASURES[one['measure']].name} {page.number_text(one['value'])}, "
+                f"{'below' if one['distance'] < 0 else 'above'} the usual (median "
+                f"{page.number_text(one['median'])}) by "
+                f"{page.number_text(abs(one['distance']), 2)} robust standard deviations"
+                for one in own.to_dict("records")
+            ],
+        }
+        for row in found["row"].unique().tolist()
+        for own in (found[found["row"] == row],)
+    ]

@@ -6,14 +6,17 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -21,11 +24,13 @@ from PIL import Image
 from bids_lesion_xai import __version__
 from bids_lesion_xai.conventions import CHANNELS, SHELLS_MM
 from bids_lesion_xai.group.collect import MISSING
-
-# Told apart by people with any colour vision, and read on white as on black.
-CHANNEL_COLOURS = {"flair": "#1a9a8a", "t1w": "#d0852a"}
-PLAIN_COLOUR = "#5b7fa6"
-CHANNEL_MARKERS = {"flair": "o", "t1w": "s"}
+from bids_lesion_xai.reports.colours import (
+    CHANNEL_COLOURS,
+    GROUND,
+    LESION_COLOUR,
+    MISSED_COLOUR,
+    scale_stops,
+)
 
 # Where saliency is averaged, from the inside outwards: end of the column's name, and a label.
 PROFILE = (
@@ -38,13 +43,11 @@ PROFILE = (
 
 _MINUS = "\N{MINUS SIGN}"
 _THIN_SPACE = "\N{NARROW NO-BREAK SPACE}"
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-# Drawn in this colour, a chart takes the colour of the text of the page's light or dark scheme.
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+# Drawn in this colour, a chart takes the colour of the text of the page.
 INK = "#010203"
-_CHART_STYLE = (
-    "<style>svg{color:#222b36}text{font-family:system-ui,sans-serif!important}"
-    "@media screen and (prefers-color-scheme:dark){svg{color:#dfe5ec}}</style>"
-)
+# An id of a chart, and a use of it.
+_ID = re.compile(r'(?<=[ \n]id=")|(?<=href="#)|(?<=url\(#)')
 _CHART_SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bids_lesion_xai",
@@ -71,7 +74,7 @@ _CHART_SETTINGS: Any = {
 
 
 def render(template: str, content: Mapping[str, Any]) -> str:
-    """Return the HTML text of a page.
+    """Return the text of a page, or of a part of it.
 
     Parameters
     ----------
@@ -80,6 +83,11 @@ def render(template: str, content: Mapping[str, Any]) -> str:
     content : mapping
         The template's variables. Text is escaped.
     """
+    return _environment().get_template(template).render(content)
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("bids_lesion_xai.reports"),
         autoescape=True,
@@ -92,9 +100,14 @@ def render(template: str, content: Mapping[str, Any]) -> str:
         version=__version__,
         channels=CHANNELS,
         colours=CHANNEL_COLOURS,
+        inline_chart=inline_chart,
+        ground=GROUND,
+        lesion_colour=LESION_COLOUR,
+        missed_colour=MISSED_COLOUR,
+        scale_colours=[colour for _, colour in scale_stops()],
         profile=PROFILE,
     )
-    return environment.get_template(template).render(content)
+    return environment
 
 
 def is_missing(value: Any) -> bool:
@@ -115,7 +128,7 @@ def number_text(value: Any, digits: int = 3) -> str:
     else:
         text = format(value, f"#.{digits}g").rstrip(".")
     mantissa, _, exponent = text.partition("e")
-    power = f"×10{str(int(exponent)).translate(_SUPERSCRIPTS)}" if exponent else ""
+    power = f"×10{str(int(exponent)).translate(SUPERSCRIPTS)}" if exponent else ""
     return mantissa.replace("-", _MINUS) + power
 
 
@@ -178,18 +191,34 @@ def chart(
         yield figure, figure.subplots()
 
 
-def chart_uri(figure: Figure) -> str:
-    """Return a chart as the URI of an SVG image that follows the light or dark scheme.
+def chart_svg(figure: Figure) -> str:
+    """Return a chart as the text of an SVG image, for `inline_chart`.
 
-    The same chart gives the same text.
+    The same figure gives the same text.
     """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", metadata=nothing)
     svg = buffer.getvalue()
-    start = svg.index(">", svg.index("<svg")) + 1
-    body = svg[svg.index("<svg") : start] + _CHART_STYLE + svg[start:]
-    return data_uri(body.replace(INK, "currentColor").encode(), "image/svg+xml")
+    # Its style would hold for the whole page.
+    body = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return body[body.index("<svg") :].replace(INK, "currentColor")
+
+
+def inline_chart(svg: str, name: str, description: str) -> Markup:
+    """Return a chart as a part of a page, whose colours and letters it takes.
+
+    Parameters
+    ----------
+    svg : str
+        Of `chart_svg`.
+    name : str
+        Tells the charts of a page apart.
+    description : str
+        For readers who do not see it.
+    """
+    start = f'<svg class="chart" role="img" aria-label="{escape(description)}"'
+    return Markup(start + _ID.sub(f"{name}-", svg.removeprefix("<svg")))  # noqa: S704
 
 
 def zero_line(axes: Axes) -> None:

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from markupsafe import Markup
 
 from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.bids.sidecar import read_description
@@ -19,18 +20,22 @@ from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import CHANNELS, OUTCOMES
 from bids_lesion_xai.group.collect import (
     is_compared,
+    read_table,
     visit_experiments,
     visit_lesions,
     visit_summary,
 )
 from bids_lesion_xai.imaging import nifti
-from bids_lesion_xai.reports import page
+from bids_lesion_xai.reports import appraisal, page, quality, viewer
 from bids_lesion_xai.reports.experiments import draw_experiments
-from bids_lesion_xai.reports.figures import draw_lesion, draw_overview
+from bids_lesion_xai.reports.figures import draw_overview
+from bids_lesion_xai.reports.glass import draw_glass
+from bids_lesion_xai.reports.lesion_charts import draw_charts, draw_profile
+from bids_lesion_xai.reports.lesion_figure import draw_lesion
+from bids_lesion_xai.reports.methods import cited, numbered, paragraph, read_facts, reference
 from bids_lesion_xai.reports.slices import Crop, Scan
 
 _FIGURE_DPI = 144
-_PROFILE_MARGINS = {"left": 0.15, "right": 0.985, "bottom": 0.19, "top": 0.9}
 _COLUMNS = {**DERIVATIVES["lesion_table"].columns, **DERIVATIVES["saliency_table"].columns}
 _OUTCOME_MEANS = (
     *("volume_mm3", "mean_probability", "flair_share"),
@@ -50,8 +55,15 @@ _SALIENCY_FACTS = (
 )
 
 
-def write_report(store: Store, visit: Visit) -> Path:
+def write_report(store: Store, visit: Visit, *, with_viewer: bool = True) -> Path:
     """Write the figures and the report of a visit from its outputs, and return the report's path.
+
+    Parameters
+    ----------
+    store : Store
+    visit : Visit
+    with_viewer : bool
+        Whether the page has an interactive viewer, which takes some megabytes.
 
     Raises
     ------
@@ -65,29 +77,45 @@ def write_report(store: Store, visit: Visit) -> Path:
     scan = load_scan(store, visit)
     rows: list[dict[str, Any]] = lesions.to_dict("records")  # type: ignore[assignment]
     saliency = store.facts("saliency_table", visit)
-    kept = has_maps(store, visit, rows)
+    segmentation = store.facts("lesion_labels", visit)
+    limits = appraisal.Limits(
+        float(segmentation["Threshold"]), saliency["Method"] not in appraisal.UNSIGNED
+    )
+    collected = viewer.Collected(scan.grid) if with_viewer else None
+    experiments = visit_experiments(store, visit, regions)
+    shown = _lesions(store, visit, scan, rows, limits, experiments, collected)
+    facts = read_facts(store, visit)
+    methods = paragraph(facts)
+    keys = cited([methods])
     content = {
         "visit": visit,
         "dataset": read_description(store.root).get("Name", ""),
         "summary": visit_summary(store, visit, regions),
         "compared": is_compared(store, visit),
         "outcomes": outcome_rows(regions),
-        "experiments": draw_experiments(visit_experiments(store, visit, regions)),
-        "segmentation": store.facts("lesion_labels", visit),
+        "checks": (checks := quality.check_images(store, visit, scan)),
+        "worst_check": quality.worst(checks),
+        "experiments": draw_experiments(experiments),
+        "segmentation": segmentation,
         "saliency": saliency,
         "saliency_facts": _SALIENCY_FACTS,
         "columns": _COLUMNS,
         "units": saliency["Units"],
-        "has_maps": kept,
-        "overview": _publish_figure(store, "overview_figure", draw_overview(scan), visit),
-        "lesions": [
-            {
-                "row": row,
-                "figure": _lesion_figure(store, visit, scan, row, saliency["Units"], kept=kept),
-                "profile": draw_profile(row),
-            }
-            for row in rows
-        ],
+        "has_maps": has_maps(store, visit, rows),
+        "overview": _publish_overview(store, visit, scan),
+        "glass": draw_glass(scan),
+        "lesions": shown,
+        "levels": Counter(lesion["level"] for lesion in shown),
+        "sizes": [(name, largest) for name, largest in appraisal.SIZES.items()],
+        "rules": [(rule.short, rule.text(limits)) for rule in appraisal.RULES],
+        "largest_error": appraisal.LARGEST_ERROR,
+        "volumes": viewer.volumes(scan, collected) if collected else None,
+        "viewer_colours": viewer.colour_maps(),
+        "program": viewer.program() if with_viewer else "",
+        "methods": numbered(methods, keys),
+        "references": [reference(key) for key in keys],
+        "software": facts["Software"],
+        "sources": store.facts("preproc_flair", visit)["Sources"],
     }
     html = page.render("participant.html", content)
     return store.write_text(DERIVATIVES["report"].path(visit), html)
@@ -120,39 +148,65 @@ def outcome_rows(regions: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def draw_profile(row: dict[str, Any]) -> str:
-    """Return the chart of mean saliency by distance from a lesion, as a URI.
+def _lesions(
+    store: Store,
+    visit: Visit,
+    scan: Scan,
+    rows: Sequence[dict[str, Any]],
+    limits: appraisal.Limits,
+    experiments: Mapping[str, pd.DataFrame],
+    collected: viewer.Collected | None,
+) -> list[dict[str, Any]]:
+    """Return what the page shows of each lesion."""
+    edge = appraisal.near_edge(scan)
+    kept = has_maps(store, visit, rows)
+    units = store.facts("saliency_table", visit)["Units"]
+    profiles = dict(tuple(read_table(store.path("saliency_profile", visit)).groupby("index")))
+    charts = {name: dict(tuple(table.groupby("index"))) for name, table in experiments.items()}
+    shown = []
+    for row in rows:
+        index, name = int(row["index"]), str(row["name"])
+        read = _own_map if kept else _share_of_map
+        maps = {channel: read(store, visit, scan, row, channel) for channel in CHANNELS}
+        box = scan.boxes[index - 1]
+        if collected and box:
+            collected.add(name, box, maps)
+        found = appraisal.doubts({**row, "near_edge": edge[index]}, limits)
+        shown.append(
+            {
+                "row": row,
+                "level": appraisal.level(found),
+                "doubts": found,
+                "imprecise": appraisal.imprecise(row),
+                "size": appraisal.size_class(float(row["equivalent_diameter_mm"])),
+                "place": appraisal.place(row, scan),
+                "at_mm": viewer.voxel_of(scan, index),
+                "figure": _figure(store, visit, scan, index, maps, units, len(rows)),
+                "profile": draw_profile(profiles.get(index), row),
+                "charts": draw_charts(
+                    {key: tables[index] for key, tables in charts.items() if index in tables},
+                    limits.threshold,
+                ),
+            }
+        )
+    return shown
 
-    Parameters
-    ----------
-    row : dict
-        The lesion's row of the saliency table. The mean inside has an error bar of one standard
-        error.
-    """
-    places = range(len(page.PROFILE))
-    with page.chart(5.4, 2.6, _PROFILE_MARGINS) as (figure, axes):
-        page.zero_line(axes)
-        for channel, name in CHANNELS.items():
-            style: dict[str, Any] = {"color": page.CHANNEL_COLOURS[channel], "clip_on": False}
-            values = [row[f"{channel}_{key}"] for key, _ in page.PROFILE]
-            marker = page.CHANNEL_MARKERS[channel] + "-"
-            axes.plot(places, values, marker, markersize=5, label=name, **style)
-            axes.errorbar(0, values[0], row[f"{channel}_mean_inside_se"], capsize=4, **style)
-        page.profile_axis(axes)
-        # Small values share a power of ten, so that their labels leave room for the axis' name.
-        axes.ticklabel_format(axis="y", scilimits=(-2, 3), useMathText=True)
-        axes.legend()
-        return page.chart_uri(figure)
 
-
-def _lesion_figure(
-    store: Store, visit: Visit, scan: Scan, row: dict[str, Any], units: str, *, kept: bool
-) -> str:
-    """Draw and publish the figure of a lesion, and return it as a URI."""
-    read = _own_map if kept else _share_of_map
-    crops = {channel: read(store, visit, scan, row, channel) for channel in CHANNELS}
-    figure = draw_lesion(scan, int(row["index"]), crops, units)
-    return _publish_figure(store, "lesion_figure", figure, visit, str(row["name"]))
+def _figure(
+    store: Store,
+    visit: Visit,
+    scan: Scan,
+    index: int,
+    maps: Mapping[str, Crop],
+    units: str,
+    n_lesions: int,
+) -> Markup:
+    svg = draw_lesion(scan, index, maps, units, n_lesions)
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = Path(folder, "figure.svg")
+        drawn.write_text(svg, encoding="utf-8")
+        store.publish("lesion_figure", drawn, visit=visit, lesion=f"L{index:03d}")
+    return svg
 
 
 def _own_map(store: Store, visit: Visit, scan: Scan, row: dict[str, Any], channel: str) -> Crop:
@@ -176,11 +230,9 @@ def has_maps(store: Store, visit: Visit, rows: Sequence[dict[str, Any]]) -> bool
     return not names or any(path.is_file() for path in paths)
 
 
-def _publish_figure(
-    store: Store, key: str, figure: Figure, visit: Visit, lesion: str | None = None
-) -> str:
+def _publish_overview(store: Store, visit: Visit, scan: Scan) -> str:
     with tempfile.TemporaryDirectory() as folder:
         drawn = Path(folder, "figure.png")
-        figure.savefig(drawn, dpi=_FIGURE_DPI, pil_kwargs={"compress_level": 4})
-        published = store.publish(key, drawn, visit=visit, lesion=lesion)
+        draw_overview(scan).savefig(drawn, dpi=_FIGURE_DPI, pil_kwargs={"compress_level": 4})
+        published = store.publish("overview_figure", drawn, visit=visit)
     return page.image_uri(published)

@@ -19,6 +19,8 @@ _MARGIN_MM = 12.0
 _MIN_WINDOW_MM = 44.0
 # Area of a slice of the brain, relative to the largest, below which it is a tip.
 _TIP = 0.12
+# Voxel axes that views look along: axial, coronal, sagittal.
+VIEWS = {2: "axial", 1: "coronal", 0: "sagittal"}
 
 _Number = TypeVar("_Number", bound=np.generic)
 
@@ -30,7 +32,7 @@ class Scan:
     Parameters
     ----------
     grid : Grid
-        Axes near right, anterior and superior.
+        Of cubes; axes near right, anterior and superior.
     images : mapping of str to float32 array, shape (X, Y, Z)
         ``flair`` and ``t1w``, in units of normalised intensity.
     brain : bool array, shape (X, Y, Z)
@@ -58,6 +60,12 @@ class Scan:
     def boxes(self) -> list[tuple[slice, slice, slice] | None]:
         """Bounding box of lesion 1, 2, ...; None for a number that no lesion has."""
         return list(ndimage.find_objects(self.labels))
+
+    @cached_property
+    def brain_box(self) -> tuple[slice, slice, slice]:
+        """Bounding box of the brain."""
+        box: tuple[slice, slice, slice] = ndimage.find_objects(self.brain.astype(np.uint8))[0]
+        return box
 
     @cached_property
     def nearest(self) -> NDArray[np.int32]:
@@ -96,21 +104,39 @@ class Crop:
 
 @dataclass(frozen=True)
 class Window:
-    """A square part of an axial slice.
+    """A square part of a slice.
 
     Parameters
     ----------
+    axis : int
+        Voxel axis that the slice lies across: 2 is axial, 1 coronal, 0 sagittal.
+    index : int
+        Of the slice along `axis`.
     start : tuple of int
-        First index along X and Y; may lie outside the grid.
+        First index along the two other axes, in their order; may lie outside the grid.
     shape : tuple of int
-        Number of voxels along X and Y.
-    k : int
-        Index of the slice along Z.
+        Number of voxels along these.
     """
 
+    axis: int
+    index: int
     start: tuple[int, int]
     shape: tuple[int, int]
-    k: int
+
+    def of(self, volume: NDArray[_Number], fill: float = 0) -> NDArray[_Number]:
+        """Return what the window shows of a volume, `fill` where it leaves it."""
+        plane = np.moveaxis(volume, self.axis, 0)[self.index]
+        return cut(plane, self.start, self.shape, fill)
+
+    def of_crop(self, crop: Crop) -> NDArray[np.float32]:
+        """Return what the window shows of a crop of a larger volume."""
+        index = self.index - crop.offset[self.axis]
+        if not 0 <= index < crop.values.shape[self.axis]:
+            return np.zeros(self.shape, crop.values.dtype)
+        first = [begin for axis, begin in enumerate(crop.offset) if axis != self.axis]
+        x, y = (begin - offset for begin, offset in zip(self.start, first, strict=True))
+        plane = np.moveaxis(crop.values, self.axis, 0)[index]
+        return cut(plane, (x, y), self.shape)
 
 
 def cut(
@@ -130,34 +156,42 @@ def cut(
     return part
 
 
-def lesion_window(scan: Scan, index: int) -> Window:
-    """Return the window around a lesion in the slice that holds most of its voxels.
+def lesion_windows(scan: Scan, index: int) -> list[Window]:
+    """Return the windows around a lesion: axial, coronal and sagittal, of one size.
 
-    The lesion is in the middle of the slice with a margin of at least 12 mm on each side.
+    Each shows the slice that holds most of the lesion's voxels, with the lesion in the middle and
+    a margin of at least 12 mm around it.
     """
     box = scan.boxes[index - 1]
     if box is None:
         message = f"there is no lesion {index}"
         raise ValueError(message)
     inside = scan.labels[box] == index
-    k = box[2].start + int(inside.sum((0, 1)).argmax())
-    extents_mm = [
-        (part.stop - part.start) * step
-        for part, step in zip(box, scan.grid.spacing_mm[:2], strict=False)
-    ]
+    spacing_mm = scan.grid.spacing_mm
+    extents_mm = [(part.stop - part.start) * mm for part, mm in zip(box, spacing_mm, strict=True)]
     side_mm = max(_MIN_WINDOW_MM, max(extents_mm) + 2 * _MARGIN_MM)
-    shape = [int(np.ceil(side_mm / step)) for step in scan.grid.spacing_mm[:2]]
-    start = [(part.start + part.stop - n) // 2 for part, n in zip(box, shape, strict=False)]
-    return Window((start[0], start[1]), (shape[0], shape[1]), k)
+    n = int(np.ceil(side_mm / min(spacing_mm) - 1e-3))
+    first = [(part.start + part.stop - n) // 2 for part in box]
+    windows = []
+    for axis in VIEWS:
+        x, y = (other for other in range(3) if other != axis)
+        voxels = inside.sum((x, y))
+        place = box[axis].start + int(voxels.argmax())
+        windows.append(Window(axis, place, (first[x], first[y]), (n, n)))
+    return windows
 
 
-def window_of_crop(crop: Crop, window: Window) -> NDArray[np.float32]:
-    """Return the values of a crop in a window of the larger grid."""
-    k = window.k - crop.offset[2]
-    if not 0 <= k < crop.values.shape[2]:
-        return np.zeros(window.shape, crop.values.dtype)
-    x, y = (begin - first for begin, first in zip(window.start, crop.offset, strict=False))
-    return cut(crop.values[:, :, k], (x, y), window.shape)
+def upright(plane: NDArray[_Number], axis: int) -> NDArray[_Number]:
+    """Return the slice of shape (A, B) across `axis` as rows of an image, top to bottom.
+
+    Axial and coronal slices show the person's right on the left, sagittal ones the front on the
+    right.
+
+    >>> upright(np.array([[1, 2], [3, 4]]), 2).tolist()
+    [[4, 2], [3, 1]]
+    """
+    rows = plane.T[::-1]
+    return rows if axis == 0 else rows[:, ::-1]
 
 
 def overview_slices(scan: Scan, n_slices: int) -> list[int]:

@@ -121,7 +121,11 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
         ),
         name="publish",
     )
-    report = Node(Report(output_dir=str(config.output_dir)), name="report", mem_gb=2)
+    report = Node(
+        Report(output_dir=str(config.output_dir), with_viewer=config.report_viewer),
+        name="report",
+        mem_gb=2,
+    )
     complete = Node(
         Complete(
             output_dir=str(config.output_dir),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from html import escape
 from pathlib import Path
@@ -18,7 +17,7 @@ from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.group.claims import claims, question_of
 from bids_lesion_xai.group.collect import Collection, collect, read_table
-from bids_lesion_xai.reports import group
+from bids_lesion_xai.reports import group, group_charts
 from bids_lesion_xai.reports.group import write_group
 from tests.outputs import (
     TWO_SESSIONS,
@@ -103,12 +102,16 @@ def test_every_number_of_a_visit_equals_the_table(store: Store, report: Html) ->
 def test_visits_link_to_their_reports_where_there_are_any(report: Html) -> None:
     links = [link for link in report.links if link.endswith(".html")]
     assert links == [f"{visit.name}.html" for visit in TWO_SESSIONS]
+    of_lesions = [link for link in report.links if ".html#" in link]
+    assert of_lesions == [f"{TWO_SESSIONS[0].name}.html#L00{i}" for i in (1, 2, 3)]
 
 
 def test_nothing_is_loaded_from_elsewhere(report: Html) -> None:
-    assert len(report.sources) == len(report.alternatives) == 4
+    # Of lesions and saliency, and of participants and sessions.
+    assert len(report.alternatives) == 4 + 2
+    assert set(report.uses) <= set(report.ids)
     assert all(source.startswith("data:image/") for source in report.sources)
-    assert not re.search(r"url\(|@import|<link|<iframe", report.text)
+    assert not re.search(r"url\((?!#)|@import|<link|<iframe", report.text)
 
 
 def test_anchors_have_targets(report: Html) -> None:
@@ -170,7 +173,8 @@ def test_lesions_that_are_followed_have_numbers_and_those_that_are_not_a_reason(
 @pytest.fixture
 def cohort(monkeypatch: pytest.MonkeyPatch) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Make the group level see a simulated cohort; return its lesions and a covariate."""
-    lesions = simulate(9, 1)
+    lesions = simulate(9, 1).assign(location="unknown")
+    lesions["name"] = [f"L{number:03d}" for number in range(len(lesions))]
     columns = [name for name in DERIVATIVES["group_participants"].columns if name in lesions]
     visits = lesions.groupby(["participant_id", "session_id"])[columns[2:]].mean().reset_index()
     visits = visits.assign(n_lesions=3, lesion_volume_mm3=9.0, median_lesion_volume_mm3=3.0)
@@ -192,7 +196,8 @@ def test_a_cohort_has_a_chart_for_every_question(
     report = Html(store.path("group_report").read_text(encoding="utf-8"))
     rows = read_table(store.path("group_claims"))
     assert question_of("age") in set(rows["question"])
-    assert len(report.sources) == 4 + rows["question"].nunique()
+    charts = 4 + 2 + 2
+    assert len(report.alternatives) == charts + rows["question"].nunique()
     assert all(f"<h3>{question}</h3>" in report.text for question in rows["question"])
     assert store.path("group_report").stat().st_size < 1e6
 
@@ -203,6 +208,6 @@ def test_a_forest_chart_names_every_contrast(
     lesions = cohort[0].assign(margin_50_zero_mm=cohort[0]["flair_distance_50_mm"] + 1)
     rows = claims(lesions)
     for _, own in rows.groupby("question"):
-        svg = base64.b64decode(group.draw_forest(own).partition(",")[2]).decode("utf-8")
+        svg = group_charts.draw_forest(own)
         assert all(f">{contrast}<" in svg for contrast in own["contrast"])
         assert svg.count("<use ") >= len(own)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from bids_lesion_xai.bids.store import Store
@@ -39,9 +39,9 @@ def drawn(store: Store, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, str]
     found = {}
     draw = participant.draw_lesion
 
-    def take(scan: Scan, index: int, crops: Mapping[str, Crop], units: str) -> Figure:
+    def take(scan: Scan, index: int, crops: Mapping[str, Crop], *rest: Any) -> Markup:
         found.update({(index, channel): whole(crops[channel], scan) for channel in CHANNELS})
-        return draw(scan, index, crops, units)
+        return draw(scan, index, crops, *rest)
 
     monkeypatch.setattr(participant, "draw_lesion", take)
     write_report(store, VISIT)

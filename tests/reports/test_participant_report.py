@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from pathlib import Path
+from xml.dom import minidom
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
@@ -18,14 +22,17 @@ from bids_lesion_xai.conventions import CHANNELS
 from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.group.collect import visit_lesions, visit_summary
 from bids_lesion_xai.imaging.grid import Grid
-from bids_lesion_xai.reports import figures, page
+from bids_lesion_xai.reports import figures, lesion_figure, page
+from bids_lesion_xai.reports.colours import SALIENCY_COLOURS
 from bids_lesion_xai.reports.participant import write_report
+from bids_lesion_xai.reports.paths import area_path, outline_path
 from bids_lesion_xai.reports.slices import (
+    VIEWS,
     Crop,
     Scan,
-    lesion_window,
+    lesion_windows,
     overview_slices,
-    window_of_crop,
+    upright,
 )
 from tests.outputs import (
     ONE_SAMPLE,
@@ -70,7 +77,9 @@ def test_every_number_of_a_lesion_equals_the_tables(store: Store, visit: Visit) 
     for name, numbers in report.lesions.items():
         assert {"volume_mm3", "flair_peak", "flair_peak_se", "t1w_mean_shell_10mm"} <= set(numbers)
         for column, value in numbers.items():
-            assert same_number(value, lesions[name][column]), (name, column)
+            # The number of doubts is of the report.
+            assert same_number(value, lesions[name].get(column, value)), (name, column)
+        assert set(numbers) - set(lesions[name]) == {"doubts"}
 
 
 def test_numbers_of_the_summary_equal_the_group_row(store: Store) -> None:
@@ -103,7 +112,8 @@ def test_nothing_is_loaded_from_elsewhere(store: Store) -> None:
         report = _report(store, visit)
         assert report.sources
         assert all(source.startswith("data:image/") for source in report.sources)
-        assert not re.search(r"url\(|@import|<link|<iframe", report.text)
+        assert set(report.uses) <= set(report.ids)
+        assert not re.search(r"url\((?!#)|@import|<link|<iframe", report.text)
         assert "default-src 'none'" in report.text
 
 
@@ -115,7 +125,8 @@ def test_no_path_of_the_host_is_told(store: Store) -> None:
 def test_every_image_has_an_alternative_text(store: Store) -> None:
     report = _report(store, VISIT)
     assert all(len(text) > 30 for text in report.alternatives)
-    assert len(report.alternatives) == len(report.sources)
+    # The map, the overview, the viewer, and of each lesion figure, place and profile.
+    assert len(report.alternatives) == 3 + 3 * 3
 
 
 def test_text_is_escaped(store: Store) -> None:
@@ -134,7 +145,8 @@ def test_no_lesion_is_a_result_that_the_report_states(store: Store) -> None:
     assert "No lesion found." in report.text
     assert report.lesions == {}
     assert report.numbers["n_lesions"] == "0"
-    assert len(report.sources) == 1
+    # The overview, and the brain from three sides.
+    assert len(report.sources) == 1 + 3
     assert "No lesion found." not in _report(store, VISIT).text
 
 
@@ -177,8 +189,8 @@ def test_a_report_is_that_of_the_method(
     others = {"varies with noise", "beside the baseline", "gets brighter there"} - {words}
     assert not any(other in text for other in others)
     label = method.replace("-", "")
-    names = {path.name for path in (tmp_path / "sub-01" / "figures").glob("*saliency.png")}
-    assert names == {f"{VISIT.name}_label-L00{i}_desc-{label}_saliency.png" for i in (1, 2, 3)}
+    names = {path.name for path in (tmp_path / "sub-01" / "figures").glob("*saliency.svg")}
+    assert names == {f"{VISIT.name}_label-L00{i}_desc-{label}_saliency.svg" for i in (1, 2, 3)}
 
 
 def test_the_same_outputs_give_the_same_report(store: Store) -> None:
@@ -200,21 +212,21 @@ _MAPS = arrays(np.float32, (3, 4), elements=st.floats(-100, 100, width=16))
 
 @given(_MAPS, _MAPS)
 def test_the_limit_is_common_and_symmetric(flair: np.ndarray, t1w: np.ndarray) -> None:
-    limit = figures.symmetric_limit([flair, t1w])
+    limit = lesion_figure.symmetric_limit([flair, t1w])
     assert limit > 0
-    assert limit == figures.symmetric_limit([t1w, flair])
-    assert limit == figures.symmetric_limit([-flair, t1w])
-    assert limit == pytest.approx(figures.symmetric_limit([4 * flair, 4 * t1w]) / 4) or not (
+    assert limit == lesion_figure.symmetric_limit([t1w, flair])
+    assert limit == lesion_figure.symmetric_limit([-flair, t1w])
+    assert limit == pytest.approx(lesion_figure.symmetric_limit([4 * flair, 4 * t1w]) / 4) or not (
         flair.any() or t1w.any()
     )
     largest = max(np.abs(flair).max(), np.abs(t1w).max())
     assert limit <= largest * (1 + 1e-6) or largest == 0
-    assert figures.symmetric_limit([flair, t1w], percentile=100) == (largest or 1)
+    assert lesion_figure.symmetric_limit([flair, t1w], percentile=100) == (largest or 1)
 
 
 def test_the_limit_does_not_hang_on_how_much_is_zero() -> None:
     values = np.array([3.0, -1.0, 2.0], np.float32)
-    assert figures.symmetric_limit([values]) == figures.symmetric_limit(
+    assert lesion_figure.symmetric_limit([values]) == lesion_figure.symmetric_limit(
         [values, np.zeros(99, np.float32)]
     )
 
@@ -249,19 +261,44 @@ def _without_comparison(folder: Path) -> Store:
 def test_both_maps_and_the_colour_bar_have_the_same_symmetric_scale(scan: Scan) -> None:
     strong, weak = (np.full(scan.labels.shape, value, np.float32) for value in (2.0, -0.1))
     maps = {"flair": Crop(weak, (0, 0, 0)), "t1w": Crop(strong, (0, 0, 0))}
-    figure = figures.draw_lesion(scan, 1, maps, "units")
-    scales = {
-        image.get_clim()
-        for axes in figure.axes
-        for image in axes.images
-        if image.get_cmap() is figures.SALIENCY_COLOURS
-    }
-    assert scales == {(-2.0, 2.0)}
-    assert len(figure.axes) == 5
+    svg = Html(str(lesion_figure.draw_lesion(scan, 1, maps, "units")))
+    assert "\N{MINUS SIGN}2</text>" in svg.text
+    shown = _image(next(uri for uri in svg.sources if "image/png" in uri))
+    side = shown.shape[1] // 2
+    assert shown.shape == (3 * side, 2 * side)
+    # Of 254 steps from -2 to 2; outside of the grid there is none.
+    assert set(np.unique(shown[:, :side])) == {127, 127 - 6}
+    assert set(np.unique(shown[:, side:])) == {127, 254}
+
+
+def _image(uri: str) -> np.ndarray:
+    with Image.open(io.BytesIO(base64.b64decode(uri.partition("base64,")[2]))) as image:
+        return np.asarray(image)
+
+
+def test_the_figure_of_a_lesion_stands_alone(scan: Scan) -> None:
+    maps = {channel: Crop(np.zeros((1, 1, 1), np.float32), (0, 0, 0)) for channel in CHANNELS}
+    svg = lesion_figure.draw_lesion(scan, 1, maps, "units & more")
+    assert minidom.parseString(svg).documentElement.tagName == "svg"  # noqa: S318 - our own
+    page = Html(str(svg))
+    assert set(page.uses) <= set(page.ids)
+    assert all(uri.startswith("data:image/") for uri in page.sources)
+
+
+@pytest.mark.parametrize("axis", VIEWS)
+def test_what_is_outlined_is_the_lesion_in_the_image(scan: Scan, axis: int) -> None:
+    window = next(window for window in lesion_windows(scan, 2) if window.axis == axis)
+    mask = upright(window.of(scan.labels) == 2, axis)
+    filled = np.zeros_like(mask)
+    for column, row, length in re.findall(r"M(\d+) (\d+)h(\d+)v1", area_path(mask)):
+        filled[int(row), int(column) : int(column) + int(length)] = True
+    np.testing.assert_array_equal(filled, mask)
+    edges = re.findall(r"[hv](\d+)", outline_path(mask))
+    assert sum(map(int, edges)) == len(figures.outline(mask))
 
 
 def test_colours_of_both_signs_are_equally_light_and_zero_is_the_ground() -> None:
-    colours = figures.SALIENCY_COLOURS(np.linspace(0, 1, 201))[:, :3]
+    colours = SALIENCY_COLOURS(np.linspace(0, 1, 201))[:, :3]
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     lightness = 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16
     np.testing.assert_allclose(lightness, lightness[::-1], atol=2.5)
@@ -285,27 +322,27 @@ def test_window_of_a_crop_equals_window_of_the_whole(
 ) -> None:
     flair, t1w, labels = phantom(VISIT)
     scan = Scan(oblique_grid(), {"flair": flair, "t1w": t1w}, flair != 0, labels, 3)
-    window = lesion_window(scan, 1)
     values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     whole = np.zeros(labels.shape, np.float32)
     part = tuple(slice(begin, begin + n) for begin, n in zip(offset, shape, strict=True))
     whole[part] = values
-    np.testing.assert_array_equal(
-        window_of_crop(Crop(values, offset), window),
-        window_of_crop(Crop(whole, (0, 0, 0)), window),
-    )
+    for window in lesion_windows(scan, 1):
+        np.testing.assert_array_equal(window.of_crop(Crop(values, offset)), window.of(whole))
 
 
 @pytest.mark.parametrize("index", [1, 2, 3])
-def test_the_window_shows_the_slice_with_most_voxels_and_a_margin(scan: Scan, index: int) -> None:
-    window = lesion_window(scan, index)
+def test_the_windows_show_the_slices_with_most_voxels_and_a_margin(scan: Scan, index: int) -> None:
     inside = scan.labels == index
-    assert inside[:, :, window.k].sum() == inside.sum((0, 1)).max()
-    for axis in (0, 1):
-        places = np.argwhere(inside)[:, axis]
-        begin, end = window.start[axis], window.start[axis] + window.shape[axis]
-        assert places.min() - begin >= 12
-        assert end - 1 - places.max() >= 12
+    windows = lesion_windows(scan, index)
+    assert [window.axis for window in windows] == list(VIEWS)
+    assert len({window.shape for window in windows}) == 1
+    for window in windows:
+        others = tuple(axis for axis in range(3) if axis != window.axis)
+        assert window.of(inside).sum() == inside.sum(others).max()
+        for axis, start, size in zip(others, window.start, window.shape, strict=True):
+            places = np.argwhere(inside)[:, axis]
+            assert places.min() - start >= 12
+            assert start + size - 1 - places.max() >= 12
 
 
 def test_an_outline_is_where_the_mask_ends() -> None:
@@ -334,10 +371,12 @@ def test_edges_of_a_step_are_at_the_step() -> None:
     assert np.isnan(figures.edges(np.zeros((4, 4), np.float32))).all()
 
 
-def test_images_are_seen_from_below_with_the_right_on_the_left(scan: Scan) -> None:
-    maps = {channel: Crop(np.zeros((1, 1, 1), np.float32), (0, 0, 0)) for channel in CHANNELS}
-    for axes in figures.draw_lesion(scan, 1, maps, "units").axes[:4]:
-        left, right = axes.get_xlim()
-        assert left > right
-        marks = {text.get_text(): text.get_position()[0] for text in axes.texts}
-        assert marks["R"] < marks["L"]
+@pytest.mark.parametrize(("axis", "place"), [(2, (0, 0)), (1, (0, 0)), (0, (0, -1))])
+def test_right_is_left_above_is_up_and_in_sagittal_slices_the_front_is_right(
+    axis: int, place: tuple[int, int]
+) -> None:
+    volume = np.zeros((4, 5, 6), np.int32)
+    # Right, anterior, superior.
+    volume[-1, -1, -1] = 1
+    image = upright(np.moveaxis(volume, axis, 0)[-1], axis)
+    assert image[place] == 1

@@ -12,6 +12,10 @@ SALIENCY_OUTPUTS = {
     "maps": "of each lesion, a map for each image",
     "summary": "the maps of all lesions together and the tables alone, a tenth of the files",
 }
+REPORT_VIEWERS = {
+    "on": "NiiVue within the page, some megabytes",
+    "off": "figures alone",
+}
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +31,9 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
         "native grid of FLAIR. No image is warped to a template",
     )
     add_choice(group, "--saliency-output", SALIENCY_OUTPUTS, "which maps are kept: ", "maps")
+    add_choice(
+        group, "--report-viewer", REPORT_VIEWERS, "interactive viewer in reports of visits: ", "on"
+    )
     group.add_argument(
         "--write-graph",
         action="store_true",
