@@ -448,6 +448,12 @@ def test_a_mask_in_flair_space_tells_right_from_wrong_and_experiments_follow(
         if row["replaced"] == "none":
             expected = float(rows[int(row["index"]) - 1]["mean_probability"])
             assert float(row["mean_probability"]) == pytest.approx(expected, abs=1e-5)
+    normal, _ = nifti.load(store.path("normal_mask", WITH_LESIONS), np.bool_)
+    regions, _ = nifti.load(store.path("region_labels", WITH_LESIONS), np.int32)
+    of_controls = [outcomes[number - 1] == "TN" for number in regions[normal & (regions > 0)]]
+    assert normal.any()
+    assert all(of_controls)
+    assert len(of_controls) == (regions > outcomes.index("FN") + 1).sum()
     links = json.loads((store.root / "dataset_description.json").read_text())["DatasetLinks"]
     assert Path(store.root, links["reference-masks"]).resolve() == tmp_path / "masks"
     assert {issue.get("severity") for issue in validate(store.root, tmp_path / "cache")} <= {None}

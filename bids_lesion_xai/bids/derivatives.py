@@ -575,6 +575,17 @@ DERIVATIVES: dict[str, Derivative] = {
             optional=True,
         ),
         Derivative(
+            "normal_mask",
+            Level.VISIT,
+            "mask",
+            _NIFTI,
+            "With reference masks or --experiments: normal-appearing white matter, where control "
+            "regions and synthetic lesions lie, and whose mean takes the place of what is hidden",
+            _T1W | {"label": "WM", "desc": "normal"},
+            facts=_MASK_FACTS,
+            optional=True,
+        ),
+        Derivative(
             "lesion_table",
             Level.VISIT,
             "dseg",

@@ -56,6 +56,7 @@ class _PublishInput(BaseInterfaceInputSpec):
     keeps_maps = traits.Bool(mandatory=True, desc="whether maps of single lesions are written")
     region_labels = File(exists=True, desc="predicted, missed and control regions")
     region_table = File(exists=True, desc="one row a region")
+    normal_mask = File(exists=True, desc="normal-appearing white matter")
     experiment_numbers = File(exists=True, desc="one row a lesion")
     experiment_folder = Directory(exists=True, desc="tables of the single experiments")
     reference_uri = traits.Str(desc="BIDS URI of the reference mask")
@@ -134,6 +135,7 @@ class Publish(SimpleInterface):
             manual = self.inputs.lesions_are_manual
         lesion = {"Type": "Lesion", "Manual": manual, **segmentation}
         compared = isdefined(self.inputs.region_labels)
+        references = [self.inputs.reference_uri] if compared else []
         explained = "region_labels" if compared else "lesion_labels"
         tissues = [self.inputs.tissue_uri] if isdefined(self.inputs.tissue_uri) else []
         brains = [self.inputs.brain_uri] if isdefined(self.inputs.brain_uri) else []
@@ -181,12 +183,24 @@ class Publish(SimpleInterface):
             "region_labels": {
                 "Sources": [
                     store.uri("lesion_labels", visit),
-                    self.inputs.reference_uri,
+                    *references,
                     *tissues,
+                    store.uri("normal_mask", visit),
                 ],
                 **space,
                 "Manual": manual,
                 **segmentation,
+            },
+            "normal_mask": {
+                "Sources": [
+                    *images,
+                    store.uri("lesion_probability", visit),
+                    *references,
+                    *tissues,
+                ],
+                **space,
+                "Type": "ROI",
+                "Manual": False,
             },
             **{
                 f"saliency_{channel}": saliency | {"InputChannel": name}
@@ -195,7 +209,7 @@ class Publish(SimpleInterface):
             "saliency_table": saliency,
             **{
                 f"experiment_{name}": {
-                    "Sources": saliency["Sources"],
+                    "Sources": [*saliency["Sources"], store.uri("normal_mask", visit)],
                     **model,
                     "Threshold": settings["Threshold"],
                     "RandomSeed": self.inputs.seed,

@@ -157,6 +157,8 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
         publish.inputs.reference_uri = inputs.reference.uri
         workflow.connect(describe, "region_labels_file", publish, "region_labels")
         workflow.connect(describe, "region_table_file", publish, "region_table")
+    if inputs.reference or config.experiments:
+        workflow.connect(describe, "normal_file", publish, "normal_mask")
     out = "outputnode."
     images = [(f"{out}{key}", key) for key in ("flair_file", "t1w_file", "brain_mask_file")]
     workflow.connect(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.conventions import CHANNELS, SHELLS_MM
-from bids_lesion_xai.explain import Attribution
+from bids_lesion_xai.explain import Attribution, explain_lesions
 from bids_lesion_xai.explain.box import Box
 from bids_lesion_xai.explain.reductions import channel_shares
 from bids_lesion_xai.explain.summary import (
@@ -26,6 +26,8 @@ from bids_lesion_xai.explain.summary import (
     nearest_lesion,
     radial_profile,
 )
+from tests.explain.experiments.known import ball_network, flair_only, small_scan
+from tests.networks import random_unet
 
 # Shells of 1, 2, 3, 5 and 10 mm all hold voxels, and the last is cut off by the faces.
 SHAPE = (17, 13, 9)
@@ -331,3 +333,41 @@ def test_a_rounded_affine_moves_no_voxel_to_another_shell(labels: NDArray[np.int
     for spacing_mm in ((1 + 3e-8, 1 - 2e-8, 1 + 1e-8), (1 - 6e-8, 1 + 6e-8, 1.0)):
         found = numbers_of(of_lesion, labels, spacing_mm)
         assert found == pytest.approx(expected, rel=1e-7)
+
+
+def test_a_network_that_looks_only_at_flair_has_a_flair_share_of_1() -> None:
+    scan = small_scan()
+    network = flair_only(random_unet())
+    labels = scan.labels.numpy()
+    for of_lesion in explain_lesions(network, scan.image, scan.labels, n_samples=3):
+        found = lesion_numbers(of_lesion, lesion_map(of_lesion, labels, scan.spacing_mm))
+        assert found["flair_share"] == 1
+        assert found["flair_share_se"] == pytest.approx(0, abs=1e-12)
+        assert found["flair_peak"] != 0
+        of_t1w = {key: value for key, value in found.items() if key.startswith("t1w")}
+        assert not any(value for value in of_t1w.values() if not isnan(value))
+
+
+def test_saliency_of_a_network_that_needs_4_mm_lies_within_4_mm() -> None:
+    labels = np.zeros((17, 15, 13), np.int32)
+    labels[8, 7, 6] = 1
+    spacing_mm = (0.7, 1.1, 1.5)
+    image = torch.ones(2, *labels.shape, dtype=torch.float64)
+    network = ball_network(4.0, spacing_mm)
+    (of_lesion,) = explain_lesions(network, image, torch.from_numpy(labels), n_samples=2)
+    of_map = lesion_map(of_lesion, labels, spacing_mm)
+    # Every voxel of the ball weighs the same.
+    steps = (np.argwhere(np.ones(labels.shape)) - (8, 7, 6)) * spacing_mm
+    distances = np.sort(np.linalg.norm(steps, axis=1))
+    distances = distances[distances <= 4]
+    assert distances.size > 100
+    found = lesion_numbers(of_lesion, of_map)
+    for percent in (50, 90, 95):
+        expected = distances[ceil(percent / 100 * distances.size) - 1]
+        assert found[f"flair_distance_{percent}_mm"] == pytest.approx(expected, abs=1e-4)
+    assert 3.9 < found["flair_distance_95_mm"] <= 4
+    assert found["flair_mean_inside"] == pytest.approx(40)
+    assert found["flair_negative_outside"] == 0
+    for row in radial_profile(of_map):
+        is_seen = row["channel"] == "flair" and row["far_mm"] <= 4
+        assert row["mean"] == pytest.approx(40 if is_seen else 0)

@@ -26,7 +26,7 @@ from tests.bundles import write_small_bundle
 VISITS = (Visit("01"), Visit("01", "02"))
 OF_VISIT = [row for row in DERIVATIVES.values() if row.level is Level.VISIT]
 KEYS = [row.key for row in OF_VISIT if not row.optional and row.key != LAST_KEY]
-OPTIONAL = ["region_labels", "region_table"]
+OPTIONAL = ["region_labels", "region_table", "normal_mask"]
 CHANNELS = ("flair", "t1w")
 FOUND = {
     "skull_strip_method": "given",
@@ -183,7 +183,9 @@ def test_regions_are_written_only_where_there_is_a_reference_mask(
         assert store.path(key, visit).read_text() == key
     others = [publish.inputs.reference_uri, publish.inputs.tissue_uri]
     sources = store.facts("region_labels", visit)["Sources"]
-    assert sources == [store.uri("lesion_labels", visit), *others]
+    own = [store.uri(key, visit) for key in ("lesion_labels", "normal_mask")]
+    assert sources == [own[0], *others, own[1]]
+    assert store.facts("normal_mask", visit)["Sources"][3:] == others
     assert store.facts("lesion_labels", visit)["Sources"][1:] == others[1:]
     assert store.uri("region_labels", visit) in store.facts("saliency_table", visit)["Sources"]
     publisher(store, model, visit).run()
@@ -207,7 +209,8 @@ def test_the_tables_of_experiments_are_written_where_there_are_any(
         assert store.path(f"experiment_{key}", visit).read_text() == key
         facts = store.facts(f"experiment_{key}", visit)
         assert (facts["RandomSeed"], facts["Threshold"]) == (5, 0.5)
-        assert facts["Sources"] == store.facts("saliency_table", visit)["Sources"]
+        sources = store.facts("saliency_table", visit)["Sources"]
+        assert facts["Sources"] == [*sources, store.uri("normal_mask", visit)]
     assert not store.path("experiment_faithfulness", visit).exists()
     publisher(store, model, visit).run()
     assert not store.path("experiment_channel", visit).exists()

@@ -96,3 +96,15 @@ def flair_only(network: nn.Module) -> nn.Module:
     first = next(module for module in network.modules() if isinstance(module, nn.Conv3d))
     first.weight[:, 1] = 0
     return network
+
+
+def ball_network(radius_mm: float, spacing_mm: tuple[float, ...]) -> nn.Module:
+    """Return a network that sees a lesion where FLAIR is 1 on all of the ball around a voxel."""
+    reach = [round(radius_mm / mm) for mm in spacing_mm]
+    places = np.stack(np.indices([2 * n + 1 for n in reach]), -1) - reach
+    ball = np.linalg.norm(places * spacing_mm, axis=-1) <= radius_mm + 1e-9
+    layer = nn.Conv3d(2, 2, ball.shape, padding=tuple(reach)).double().requires_grad_(False)
+    layer.weight[:] = 0
+    layer.weight[1, 0] = 40 * torch.from_numpy(ball)
+    layer.bias[:] = torch.tensor([0, -40 * (ball.sum() - 0.5)])
+    return nn.Sequential(layer).eval()

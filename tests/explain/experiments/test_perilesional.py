@@ -17,6 +17,7 @@ from bids_lesion_xai.explain.experiments.run import make_study
 from tests.explain.experiments.known import (
     SPACING_MM,
     WAYS,
+    ball_network,
     distances_mm,
     experiment,
     respond,
@@ -78,18 +79,6 @@ def test_every_row_is_that_of_an_image_masked_by_hand(way: str) -> None:
         full = respond(network, scan.image, mask, WAYS[way])["mean_probability"]
         assert one.numbers["full_probability"] == pytest.approx(full, rel=1e-9)
         assert one.rows[-1]["mean_probability"] == one.numbers["full_probability"]
-
-
-def ball_network(radius_mm: float, spacing_mm: tuple[float, ...]) -> nn.Module:
-    """Return a network that sees a lesion where FLAIR is 1 on all of the ball around a voxel."""
-    reach = [round(radius_mm / mm) for mm in spacing_mm]
-    places = np.stack(np.indices([2 * n + 1 for n in reach]), -1) - reach
-    ball = np.linalg.norm(places * spacing_mm, axis=-1) <= radius_mm + 1e-9
-    layer = nn.Conv3d(2, 2, ball.shape, padding=tuple(reach)).double().requires_grad_(False)
-    layer.weight[:] = 0
-    layer.weight[1, 0] = 40 * torch.from_numpy(ball)
-    layer.bias[:] = torch.tensor([0, -40 * (ball.sum() - 0.5)])
-    return nn.Sequential(layer).eval()
 
 
 @pytest.mark.parametrize(
