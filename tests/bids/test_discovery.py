@@ -528,6 +528,9 @@ def test_a_folder_without_participants_is_no_dataset(root: Path) -> None:
     (root / "01").mkdir()
     with pytest.raises(DataError, match=r"no folder sub-\*"):
         find_visits(root, (), ())
+    add_all(root, *pair("sub-02"))
+    with pytest.raises(DataError, match="bids meant, with --participant-label sub-02"):
+        find_visits(root / "sub-02", (), ())
 
 
 @pytest.mark.parametrize(
