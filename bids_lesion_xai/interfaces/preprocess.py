@@ -26,7 +26,12 @@ from bids_lesion_xai.errors import DataError, naming
 from bids_lesion_xai.imaging import brain, nifti
 from bids_lesion_xai.imaging.grid import Grid, isotropic_grid, require_scanner_grid
 from bids_lesion_xai.imaging.intensity import brain_moments, normalise
-from bids_lesion_xai.imaging.similarity import MIN_SIMILARITY, require_match, similarity
+from bids_lesion_xai.imaging.similarity import (
+    MIN_SIMILARITY,
+    require_match,
+    require_two_contrasts,
+    similarity,
+)
 from bids_lesion_xai.interfaces.itk import (
     Image,
     resample,
@@ -206,6 +211,7 @@ class RegisterFlair(SimpleInterface):
             inside = _load_mask(self.inputs.brain_mask_file)
             transform_file = Path(runtime.cwd, "flair_to_t1w.txt")
             registered, score, method = self._registered(t1w, flair, inside, transform_file)
+            require_two_contrasts(t1w.values, registered, inside)
             require_match(score, _coverage(flair.grid, t1w.grid, inside, transform_file))
         out_file = nifti.save(Path(runtime.cwd, "flair.nii.gz"), registered, t1w.grid)
         self._results["flair_file"] = str(out_file)
