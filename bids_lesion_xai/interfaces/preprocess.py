@@ -50,7 +50,8 @@ _LEAST_OVERLAP = 0.85
 
 def _load(path: str) -> tuple[NDArray[np.float32], Grid]:
     values, grid = nifti.load(Path(path))
-    return values, require_scanner_grid(grid)
+    with naming(Path(path).name):
+        return values, require_scanner_grid(grid)
 
 
 def _load_mask(path: str) -> NDArray[np.bool_]:
@@ -208,6 +209,8 @@ class RegisterFlair(SimpleInterface):
         with naming(self.inputs.visit):
             t1w = Image(*_load(self.inputs.t1w_file))
             flair = Image(*_load(self.inputs.flair_file))
+            with naming(Path(self.inputs.flair_file).name):
+                brain_moments(flair.values, np.ones(flair.grid.shape, bool))
             inside = _load_mask(self.inputs.brain_mask_file)
             transform_file = Path(runtime.cwd, "flair_to_t1w.txt")
             registered, score, method = self._registered(t1w, flair, inside, transform_file)
