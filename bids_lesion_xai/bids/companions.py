@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bids_lesion_xai.bids.content import absence
@@ -15,6 +15,7 @@ from bids_lesion_xai.errors import DataError, NotFoundError
 
 LESION_LABELS = ("lesion", "L")
 # The spaces that masks are taken in; the preferred ones first.
+_SHOWN = 3
 _RANK = {"": 0, "T1w": 0, "orig": 0, "FLAIR": 1}
 
 
@@ -67,6 +68,11 @@ class Kind:
             and entities.get(self.entity) in self.values
             and in_place
         )
+
+    def names_like(self, files: Iterable[NamedFile]) -> list[str]:
+        """Return the first names of files that are of this kind but for session and space."""
+        own = [file.name for file in files if replace(self, only_t1w=False).fits(file)]
+        return own[:_SHOWN]
 
     def __str__(self) -> str:
         """Return what the files are called."""
@@ -140,13 +146,26 @@ def find_companions(
             names = (*(file.name for file in others), *unusable)
             found[visit] = Companion(first.path, uri, _space(first), names)
         else:
-            not_usable = f"; not usable: {', '.join(unusable)}" if unusable else ""
-            missing[visit] = f"no {kind} of {visit.name} in {source}{not_usable}"
+            missing[visit] = f"no {kind} of {visit.name} in {source}"
+            if unusable:
+                missing[visit] += f"; not usable: {', '.join(unusable)}"
+            elif kind.names_like(listings[visit.participant].images):
+                like = ", ".join(kind.names_like(listings[visit.participant].images))
+                missing[visit] += f"; of another session or space: {like}"
     return found, missing
 
 
-def require_any(found: Mapping[Visit, Companion], source: Source, *kinds: Kind) -> None:
+def require_any(
+    found: Mapping[Visit, Companion], missing: Mapping[Visit, str], source: Source, *kinds: Kind
+) -> None:
     """Check that a dataset that was named is of any use.
+
+    Parameters
+    ----------
+    found, missing : mapping
+        See `find_companions`.
+    source : Source
+    kinds : Kind
 
     Raises
     ------
@@ -156,6 +175,8 @@ def require_any(found: Mapping[Visit, Companion], source: Source, *kinds: Kind) 
     if not found:
         what = " or ".join(map(str, kinds))
         message = f"{source}: no {what} belongs to any of the visits."
+        for why in list(missing.values())[:1]:
+            message += f" E.g. there is {why}."
         raise DataError(message)
 
 

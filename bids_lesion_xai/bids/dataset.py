@@ -211,6 +211,8 @@ def _known_participants(bids_dir: Path) -> list[str]:
         inside = [path for path in sorted(bids_dir.glob("*/")) if any(path.glob("sub-*/"))]
         if inside:
             message += f" There is one in {' and in '.join(map(str, inside[:3]))}."
+        elif bids_dir.name.startswith("sub-"):
+            message += f" Is {bids_dir.parent} meant, with --participant-label {bids_dir.name}?"
         raise DataError(message)
     return known
 

@@ -11,7 +11,7 @@ from typing import Any
 from bids_lesion_xai.bids.images import NamedFile
 
 # What the choice of images depends on; the rest of a sidecar is not kept.
-FIELDS = ("MRAcquisitionType", "ContrastBolusIngredient")
+FIELDS = ("MRAcquisitionType", "ContrastBolusIngredient", "EchoTime")
 
 
 class Metadata:

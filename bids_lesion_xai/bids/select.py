@@ -23,6 +23,8 @@ from bids_lesion_xai.imaging import nifti
 # correction of gradient distortions (gdc).
 _POST_CONTRAST = re.compile(r"(?<!pre)(post(?!erior)|gad|gd(?!c))", re.IGNORECASE)
 _DERIVED = {"desc", "space", "res", "den", "label", "hemi", "from", "to", "seg"}
+# In seconds: that of T1w is a few milliseconds, that of FLAIR, which shows T2, 0.08 or more.
+_T2_ECHO_TIME_S = 0.05
 _FLATNESS = {"3D": 0, "2D": 2}
 
 
@@ -228,7 +230,20 @@ class Selector:
         candidate = Candidate(image, wanted.preference(image), metadata, sampling, ())
         if candidate.has_agent and "ce" not in image.entities:
             notes.append(f"{image.name}: its sidecar names a contrast agent")
+        notes += _echo_time_note(image, wanted.kind, metadata.get("EchoTime"))
         return Candidate(image, candidate.preference, metadata, sampling, tuple(notes))
+
+
+def _echo_time_note(image: NamedFile, kind: str, echo_time_s: Any) -> Iterator[str]:
+    """Yield a note if an image cannot have the contrast that it is named after."""
+    is_number = isinstance(echo_time_s, int | float)
+    # Longer ones are in milliseconds, against BIDS.
+    if is_number and 0 < echo_time_s < 1 and (echo_time_s > _T2_ECHO_TIME_S) != (kind == "flair"):
+        longer, name = ("shorter", "FLAIR") if kind == "flair" else ("longer", "T1w")
+        yield (
+            f"{image.name}: its echo time by its sidecar, {echo_time_s:g} s, is {longer} than "
+            f"that of any {name}. Are FLAIR and T1w mixed up?"
+        )
 
 
 def _concerning(

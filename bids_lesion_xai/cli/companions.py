@@ -75,7 +75,7 @@ def _of_option(
         return {}, {}
     source = Source(f"--{link}", config.links[link], link)
     found, missing = find_companions(source, visits, kind)
-    require_any(found, source, kind)
+    require_any(found, missing, source, kind)
     if link != "existing-lesion-mask":
         for why in missing.values():
             log.warning("there is %s", why)
@@ -89,10 +89,10 @@ def _reused(visits: Sequence[Visit], config: RunConfig) -> dict[str, dict[Visit,
         source = Source("--derivatives", path, name)
         of_dataset: dict[Visit, Companion] = {}
         for field, kind in (("brain", BRAIN_MASK), ("lesions", LESION_MASK)):
-            found, _ = find_companions(source, visits, kind)
+            found, missing = find_companions(source, visits, kind)
             reused[field] = found | reused[field]
             of_dataset |= found
-        require_any(of_dataset, source, BRAIN_MASK, LESION_MASK)
+        require_any(of_dataset, missing, source, BRAIN_MASK, LESION_MASK)
     return reused
 
 

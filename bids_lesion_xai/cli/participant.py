@@ -210,8 +210,12 @@ def _tell_selection(visits: Sequence[VisitInputs], skipped: Sequence[SkippedVisi
 
 def _validate_input(config: RunConfig) -> None:
     """Report what the BIDS validator finds; every visit is checked on its own later."""
+    cache = config.work_dir / "cache"
+    whom = "these participants" if config.participants else "everybody"
+    log.info("BIDS validator: looks at %s", whom)
     try:
-        issues = validate(config.bids_dir, config.work_dir / "cache")
+        cache.mkdir(exist_ok=True)
+        issues = validate(config.bids_dir, cache, config.participants)
     except LesionXaiError as error:
         log.warning("the input was not validated: %s", error)
         return

@@ -82,7 +82,7 @@ def read_arguments(
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        message = f"{path} cannot be read as TOML: {error}"
+        message = f"it cannot be read as TOML: {error}"
         raise ValueError(message) from error
     paths = content.pop(_PATHS, {})
     if not isinstance(paths, dict):

@@ -28,7 +28,7 @@ def brain_moments(values: NDArray[np.float32], brain: NDArray[np.bool_]) -> tupl
         raise DataError(message)
     mean, deviation = float(inside.mean()), float(inside.std())
     if deviation <= 1e-6 * max(abs(mean), 1e-6):
-        message = f"The image is constant ({mean:g}) inside the brain; contrast is expected."
+        message = f"The image is constant ({mean:g}) where contrast is expected. Look at it."
         raise DataError(message)
     return mean, deviation
 

@@ -17,6 +17,8 @@ DISPLACEMENT_VOXELS = 4
 # tests/interfaces/test_real_scans.py repeats 5 right and 2 wrong pairs.
 MIN_SIMILARITY = 0.35
 MIN_COVERAGE = 0.8
+# Right pairs of 7 scans have -0.3 to 0.6; copies of one image differ by rounding alone.
+MAX_CORRELATION = 0.99
 
 
 def similarity(
@@ -75,6 +77,33 @@ def require_match(score: float, coverage: float) -> None:
             f"FLAIR shows {100 * coverage:.0f} % of the brain, at least {100 * MIN_COVERAGE:.0f} "
             "% expected: lesions outside its field of view would be missed. Leave the visit out, "
             "or give a FLAIR of the whole brain."
+        )
+        raise DataError(message)
+
+
+def require_two_contrasts(
+    t1w: NDArray[np.float32], flair: NDArray[np.float32], brain: NDArray[np.bool_]
+) -> None:
+    """Do nothing if FLAIR is another image than T1w.
+
+    Parameters
+    ----------
+    t1w, flair, brain : float32, float32 and bool array, shape (X, Y, Z)
+        On one grid.
+
+    Raises
+    ------
+    DataError
+        Inside the brain, one is the other, but for its scale.
+    """
+    first, second = (values[brain].astype(np.float64) for values in (t1w, flair))
+    if min(first.size, first.std(), second.std()) <= 0:
+        return
+    correlation = float(np.corrcoef(first, second)[0, 1])
+    if abs(correlation) > MAX_CORRELATION:
+        message = (
+            f"FLAIR and T1w are one image under two names (correlation {correlation:.3f} in the "
+            "brain). Find out which of the two it is, and put the other in its place."
         )
         raise DataError(message)
 

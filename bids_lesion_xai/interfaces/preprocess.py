@@ -26,7 +26,12 @@ from bids_lesion_xai.errors import DataError, naming
 from bids_lesion_xai.imaging import brain, nifti
 from bids_lesion_xai.imaging.grid import Grid, isotropic_grid, require_scanner_grid
 from bids_lesion_xai.imaging.intensity import brain_moments, normalise
-from bids_lesion_xai.imaging.similarity import MIN_SIMILARITY, require_match, similarity
+from bids_lesion_xai.imaging.similarity import (
+    MIN_SIMILARITY,
+    require_match,
+    require_two_contrasts,
+    similarity,
+)
 from bids_lesion_xai.interfaces.itk import (
     Image,
     resample,
@@ -45,7 +50,8 @@ _LEAST_OVERLAP = 0.85
 
 def _load(path: str) -> tuple[NDArray[np.float32], Grid]:
     values, grid = nifti.load(Path(path))
-    return values, require_scanner_grid(grid)
+    with naming(Path(path).name):
+        return values, require_scanner_grid(grid)
 
 
 def _load_mask(path: str) -> NDArray[np.bool_]:
@@ -203,9 +209,12 @@ class RegisterFlair(SimpleInterface):
         with naming(self.inputs.visit):
             t1w = Image(*_load(self.inputs.t1w_file))
             flair = Image(*_load(self.inputs.flair_file))
+            with naming(Path(self.inputs.flair_file).name):
+                brain_moments(flair.values, np.ones(flair.grid.shape, bool))
             inside = _load_mask(self.inputs.brain_mask_file)
             transform_file = Path(runtime.cwd, "flair_to_t1w.txt")
             registered, score, method = self._registered(t1w, flair, inside, transform_file)
+            require_two_contrasts(t1w.values, registered, inside)
             require_match(score, _coverage(flair.grid, t1w.grid, inside, transform_file))
         out_file = nifti.save(Path(runtime.cwd, "flair.nii.gz"), registered, t1w.grid)
         self._results["flair_file"] = str(out_file)

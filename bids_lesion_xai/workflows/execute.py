@@ -37,6 +37,7 @@ _STARVED = re.compile(
 _NO_RESULT = "stopped without a message; out of memory is a common reason"
 # nipype's words for a job of which the scheduler knows nothing any more.
 _LOST_JOB = re.compile(r"Job id \((\d+)\) finished or terminated, but results file does not exist")
+_NEXT_TO_NO_BYTES = 2**20
 _FULL_DISK = "No space left on device"
 _NO_SPACE = "no space is left for the work folder or the output folder; see --work-dir"
 _STALE = " (the results of an earlier run stay)"
@@ -152,11 +153,19 @@ def _run_once(
         completed = store.completed_ns(visit)
         if visit.name in crashes or completed in (None, completed_before):
             reason, text = crashes.get(visit.name, silent)
+            if reason == _NO_RESULT and _is_full(config.work_dir, config.output_dir):
+                # There was no space for the crash log either.
+                reason = _NO_SPACE
             stale = completed is not None and completed == completed_before
             failures.append(
                 Failure(visit, reason + _STALE if stale else reason, text, _is_starved(text))
             )
     return failures
+
+
+def _is_full(*folders: Path) -> bool:
+    """Tell whether the disk of one of the folders is full."""
+    return min(shutil.disk_usage(folder).free for folder in folders) < _NEXT_TO_NO_BYTES
 
 
 def _run_graph(

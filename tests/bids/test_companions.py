@@ -114,7 +114,17 @@ def test_a_dataset_without_any_is_refused(source: Source) -> None:
     source.root.mkdir()
     message = "--existing-lesion-mask .*: no label-lesion_mask or label-L_mask belongs to any"
     with pytest.raises(DataError, match=message):
-        require_any(find(source, Visit("01")), source, LESION_MASK)
+        require_any(*find_companions(source, [Visit("01")], LESION_MASK), source, LESION_MASK)
+
+
+def test_masks_of_another_session_or_space_are_named_where_there_is_none(source: Source) -> None:
+    add_all(source, "sub-01_ses-1_label-L_mask", "sub-01_space-FLAIR_desc-brain_mask")
+    _, missing = find_companions(source, [Visit("01", "2")], LESION_MASK)
+    assert missing[Visit("01", "2")].endswith(
+        "; of another session or space: sub-01_ses-1_label-L_mask.nii.gz"
+    )
+    _, missing = find_companions(source, [Visit("01")], BRAIN_MASK)
+    assert missing[Visit("01")].endswith("sub-01_space-FLAIR_desc-brain_mask.nii.gz")
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,32 @@ def test_a_folder_in_the_place_of_an_image_is_told(root: Path, content: Sequence
     assert "sub-01_FLAIR.nii.gz (not a file; put the image" in skipped(root)["sub-01"]
 
 
+@pytest.mark.parametrize(
+    ("echo_times_s", "told"),
+    [
+        ((0.09, 0.003), ()),
+        ((0.4, None), ()),
+        ((None, 0.02), ()),
+        ((0, True), ()),
+        ((90, 3), ()),
+        (("0.003", [0.1]), ()),
+        ((0.003, 0.09), ("sub-01_FLAIR", "sub-01_T1w")),
+        ((0.012, 0.003), ("sub-01_FLAIR",)),
+        ((0.1, 0.1), ("sub-01_T1w",)),
+    ],
+)
+def test_an_echo_time_of_another_contrast_is_told(
+    root: Path, echo_times_s: tuple[object, object], told: tuple[str, ...]
+) -> None:
+    add_all(root, *BOTH)
+    for name, echo_time_s in zip(BOTH, echo_times_s, strict=True):
+        content = {} if echo_time_s is None else {"EchoTime": echo_time_s}
+        place(root, name).with_name(f"{name}.json").write_text(json.dumps(content))
+    ((inputs,), _) = find_visits(root, (), ())
+    assert [note.partition(".")[0] for note in inputs.notes] == list(told)
+    assert all("mixed up" in note for note in inputs.notes)
+
+
 def test_other_folders_of_the_dataset_are_ignored(root: Path) -> None:
     for name in pair("sub-01"):
         add(root, name, TWO_MM)
@@ -528,6 +554,9 @@ def test_a_folder_without_participants_is_no_dataset(root: Path) -> None:
     (root / "01").mkdir()
     with pytest.raises(DataError, match=r"no folder sub-\*"):
         find_visits(root, (), ())
+    add_all(root, *pair("sub-02"))
+    with pytest.raises(DataError, match="bids meant, with --participant-label sub-02"):
+        find_visits(root / "sub-02", (), ())
 
 
 @pytest.mark.parametrize(

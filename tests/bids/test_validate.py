@@ -47,6 +47,29 @@ def test_the_issues_of_a_dataset_are_returned(tmp_path: Path) -> None:
     assert all(issue["severity"] != "error" for issue in issues)
 
 
+def test_of_some_participants_nobody_else_is_looked_at(path_folder: Path, tmp_path: Path) -> None:
+    dataset, seen = tmp_path / "bids", tmp_path / "seen"
+    for label in ("01", "02", "03"):
+        (dataset / f"sub-{label}" / "anat").mkdir(parents=True)
+        (dataset / f"sub-{label}" / "anat" / f"sub-{label}_T1w.nii.gz").write_text(label)
+    (dataset / "sub-01" / "loop").symlink_to("..")
+    for name in ("dataset_description.json", "participants.tsv", "T1w.json"):
+        (dataset / name).write_text("{}")
+    find = 'cd "$2"; for file in $(find . -name "*.*" ! -type d | sort); do echo $file; '
+    install(path_folder, f"PATH=/usr/bin:/bin; {find}done > {seen}\n{ONE_ISSUE % 'X'}")
+    (tmp_path / "cache").mkdir()
+    assert validate(dataset, tmp_path / "cache", ["03", "01"]) == [
+        {"code": "X", "severity": "error"}
+    ]
+    assert seen.read_text().split() == [
+        "./T1w.json",
+        "./dataset_description.json",
+        "./sub-01/anat/sub-01_T1w.nii.gz",
+        "./sub-03/anat/sub-03_T1w.nii.gz",
+    ]
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 def test_without_the_program_the_message_names_it_and_the_option(
     path_folder: Path, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from bids_lesion_xai.imaging.similarity import (
     MIN_SIMILARITY,
     mutual_information,
     require_match,
+    require_two_contrasts,
     similarity,
 )
 from tests.phantoms import FLAIR, T1W, brain_mask, head, moved, oblique_grid, rigid
@@ -47,6 +48,15 @@ def test_displaced_images_fail(t1w, shift_mm) -> None:
 def test_a_rotation_costs_half_of_the_score(t1w, flair, degrees) -> None:
     turned = similarity(t1w, _flair_after(rigid(degrees, (0, 0, 0))), BRAIN)
     assert turned < 0.5 * similarity(t1w, flair, BRAIN)
+
+
+@pytest.mark.parametrize("scale", [1, -3])
+def test_one_image_under_two_names_is_refused(t1w, flair, scale: float) -> None:
+    require_two_contrasts(t1w, flair, BRAIN)
+    require_two_contrasts(t1w, np.zeros_like(t1w), BRAIN)
+    rounded = np.rint(scale * t1w + 7).astype(np.float32)
+    with pytest.raises(DataError, match="one image under two names"):
+        require_two_contrasts(t1w, rounded, BRAIN)
 
 
 def test_images_of_two_people_fail(t1w) -> None:

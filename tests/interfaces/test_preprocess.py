@@ -171,6 +171,16 @@ def test_a_mask_of_other_derivatives_is_taken_if_it_is_of_the_same_brain(native:
         step.run()
 
 
+def test_an_image_that_no_scanner_records_is_named() -> None:
+    sheared = WORK_GRID.affine.copy()
+    sheared[0, 1] += 0.4
+    image = nb.Nifti1Image(np.ones((60, 60, 60), np.float32), None)
+    image.set_sform(sheared, code=1)
+    nb.save(image, "sheared.nii.gz")
+    with pytest.raises(DataError, match=f"^{VISIT}: sheared.nii.gz: .* not at right angles"):
+        Conform(in_file=str(Path("sheared.nii.gz").resolve()), visit=VISIT).run()
+
+
 @pytest.mark.ants
 def test_an_implausible_brain_is_reported_with_its_visit() -> None:
     grid = NATIVE["LAS"]
@@ -199,6 +209,14 @@ def _register(
         registration=registration,
         visit=VISIT,
     )
+
+
+@pytest.mark.ants
+def test_a_flair_without_contrast_is_named() -> None:
+    flair_grid = NATIVE["LPS, oblique"]
+    blank = np.full(flair_grid.shape, 7, np.float32)
+    with pytest.raises(DataError, match=rf"^{VISIT}: .*flair.*: The image is constant \(7\)"):
+        _register(blank, flair_grid).run()
 
 
 @pytest.mark.ants

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from traceback import format_exc
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nb
@@ -219,6 +220,15 @@ def test_the_graph_of_a_visit_is_drawn_or_written(tmp_path: Path, model: Path) -
     assert graph.suffix == (".svg" if shutil.which("dot") else ".dot")
     assert all(step in text for step in ("register_flair", "segment", "explain", "publish"))
     assert str(tmp_path) not in text
+
+
+def test_a_disk_that_is_too_full_for_crash_logs_is_the_reason(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = SimpleNamespace(total=2**30, used=2**30, free=4096)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    (failure,) = _run_small(tmp_path, model, monkeypatch, {GOOD: "killed"}, 1).values()
+    assert failure.reason.startswith("no space is left")
 
 
 @pytest.mark.parametrize("n_procs", [1, 2])
