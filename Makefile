@@ -6,7 +6,7 @@ READY := .venv/.ready
 DEMO := demo
 DEMO_OPTIONS := --n-samples 4 --nprocs 2
 
-.PHONY: demo test lint check readme clean
+.PHONY: demo pictures test lint check readme clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -31,6 +31,10 @@ check: lint test
 # Writes the generated parts of README and of the model card anew.
 readme: $(READY)
 	$(BIN)/python -m tests.test_repository
+
+# Draws the pictures of README anew; needs Chromium.
+pictures: demo
+	$(BIN)/python docs/pictures.py $(DEMO)/output docs
 
 clean:
 	rm -rf $(DEMO) .venv

@@ -8,6 +8,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ TWO_SESSIONS = (Visit("01", "01"), Visit("01", "02"))
 WITHOUT_LESION = TWO_SESSIONS[1]
 ONE_SAMPLE = Visit("02", "01")
 VISITS = (*TWO_SESSIONS, ONE_SAMPLE)
+CROWDED = Visit("crowd")
 
 _SHAPE = (34, 40, 30)
 _MARGIN = 12
@@ -77,6 +79,35 @@ def publish_outputs(
     return Store(root)
 
 
+def publish_crowd(root: Path, n_lesions: int = 300) -> Store:
+    """Publish a visit of many lesions of all sizes, and return a reader of it."""
+    shape = (100, 120, 90)
+    generator = np.random.default_rng(3)
+    middle = (np.array(shape) - 1) / 2
+    radius = np.sqrt((((np.indices(shape).T - middle) / (middle - 1)) ** 2).sum(-1)).T
+    places = [
+        place
+        for place in product(*(range(6, size - 6, 9) for size in shape))
+        if radius[place] < 0.9
+    ]
+    labels = np.zeros(shape, np.int32)
+    ball = np.indices((9, 9, 9)) - 4
+    # The largest first, for they have the lowest numbers.
+    sizes_mm = np.linspace(3.9, 1.1, n_lesions)
+    for number, (place, radius_mm) in enumerate(
+        zip(generator.permutation(places), sizes_mm, strict=False), start=1
+    ):
+        box = tuple(slice(centre - 4, centre + 5) for centre in place)
+        labels[box][(ball**2).sum(0) <= radius_mm**2] = number
+    texture = ndimage.gaussian_filter(generator.standard_normal(shape), 1.5) * 3
+    flair = np.where(radius < 1, texture + 3 * (labels > 0), 0).astype(np.float32)
+    t1w = np.where(radius < 1, -texture - (labels > 0), 0).astype(np.float32)
+    store = Store(root)
+    store.write_text("dataset_description.json", json.dumps({"Name": "a crowd"}))
+    publish_visit(store, CROWDED, oblique_grid(shape), flair, t1w, labels, {})
+    return store
+
+
 def phantom(
     visit: Visit,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
@@ -118,12 +149,14 @@ def publish_visit(
     publisher.image("lesion_labels", labels, grid)
     rows, profiles = [], []
     for index, box in enumerate(ndimage.find_objects(labels), start=1):
-        maps, crop = _saliency(labels, index, box, grid)
-        rows.append(saliency_row(labels, index, maps, n_samples))
-        profiles += profile_rows(labels, index, maps)
+        support = box_with_margin(box, labels.shape)
+        near, maps = labels[support], _saliency(labels[support], index)
+        rows.append(saliency_row(near, index, maps, n_samples))
+        profiles += profile_rows(near, index, maps)
+        start = tuple(part.start for part in support)
         for channel, values in maps.items():
-            cropped = values[box_with_margin(box, labels.shape)]
-            publisher.image(f"lesion_saliency_{channel}", cropped, crop, f"L{index:03d}")
+            crop = grid.crop(start, values.shape)
+            publisher.image(f"lesion_saliency_{channel}", values, crop, f"L{index:03d}")
     images = {"flair": flair, "t1w": t1w}
     publisher.table(
         "lesion_table", described(lesion_rows(labels, probability, grid), labels, images)
@@ -188,10 +221,11 @@ def lesion_rows(
     """Return the rows of the lesion table."""
     rows = []
     for index, box in enumerate(ndimage.find_objects(labels), start=1):
-        inside = labels == index
+        inside = labels[box] == index
         n_voxels = int(inside.sum())
         volume = n_voxels * grid.voxel_volume_mm3
-        centroid = grid.to_world_mm(np.argwhere(inside).mean(0))
+        first = [part.start for part in box]
+        centroid = grid.to_world_mm(np.argwhere(inside).mean(0) + first)
         box_columns = {
             f"bbox_{axis}_{end}": value
             for axis, part in zip("xyz", box, strict=True)
@@ -207,8 +241,8 @@ def lesion_rows(
                     f"centroid_{axis}_mm": value
                     for axis, value in zip("xyz", centroid, strict=True)
                 },
-                "mean_probability": float(probability[inside].mean()),
-                "peak_probability": float(probability[inside].max()),
+                "mean_probability": float(probability[box][inside].mean()),
+                "peak_probability": float(probability[box][inside].max()),
                 "equivalent_diameter_mm": float(np.cbrt(6 * volume / np.pi)),
                 **box_columns,
             }
@@ -240,11 +274,13 @@ def described(
 ) -> list[dict[str, Any]]:
     """Return the rows with the intensities of the lesions, as without mask and tissue map."""
     filled = []
+    boxes = ndimage.find_objects(labels)
     for row in rows:
-        inside = labels == row["index"]
-        rim = (ndimage.distance_transform_edt(~inside) <= 3) & (labels == 0)
+        support = box_with_margin(boxes[row["index"] - 1], labels.shape)
+        inside = labels[support] == row["index"]
+        rim = (ndimage.distance_transform_edt(~inside) <= 3) & (labels[support] == 0)
         means = {
-            channel: (float(values[inside].mean()), float(values[rim].mean()))
+            channel: (float(values[support][inside].mean()), float(values[support][rim].mean()))
             for channel, values in images.items()
         }
         intensities = {
@@ -268,11 +304,15 @@ def box_with_margin(box: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[sli
     )
 
 
-def _saliency(
-    labels: NDArray[np.int32], index: int, box: tuple[slice, ...], grid: Grid
-) -> tuple[dict[str, NDArray[np.float32]], Grid]:
-    """Return invented maps, positive in the lesion and negative around it, and their crop."""
-    support = box_with_margin(box, labels.shape)
+def _saliency(labels: NDArray[np.int32], index: int) -> dict[str, NDArray[np.float32]]:
+    """Return invented maps, positive in the lesion and negative around it, where they are not 0.
+
+    Parameters
+    ----------
+    labels : int32 array, shape (X, Y, Z)
+        In the box of `box_with_margin`.
+    index : int
+    """
     inside = labels == index
     generator = np.random.default_rng(index)
     values = {}
@@ -280,10 +320,8 @@ def _saliency(
         near, far = (ndimage.gaussian_filter(inside * 1.0, w) for w in (width, 2 * width))
         noise = ndimage.gaussian_filter(generator.standard_normal(labels.shape), 1.0)
         field = strength * (near - 0.8 * far + 0.12 * noise * (far > 0.002))
-        values[channel] = np.zeros(labels.shape, np.float32)
-        values[channel][support] = field[support]
-    start = tuple(part.start for part in support)
-    return values, grid.crop(start, tuple(part.stop - part.start for part in support))
+        values[channel] = field.astype(np.float32)
+    return values
 
 
 def saliency_row(

@@ -217,7 +217,7 @@ def test_reports_load_nothing_and_link_to_what_is_there(run: Run) -> None:
     assert len(reports) == len(VISITS) + 1
     for path in reports:
         report = Html(path.read_text(encoding="utf-8"))
-        assert report.sources
+        assert report.alternatives
         assert all(source.startswith("data:") for source in report.sources)
         for link in report.links:
             target, _, anchor = link.partition("#")

@@ -158,7 +158,7 @@ def place(row: Mapping[str, Any], scan: Scan) -> str:
     inverse = np.linalg.inv(scan.grid.affine)
     voxel = (inverse[:3, :3] @ centre + inverse[:3, 3]).tolist()
     x, y, z = (
-        (at - part.start) / (part.stop - part.start)
+        (at + 0.5 - part.start) / (part.stop - part.start)
         for at, part in zip(voxel, scan.brain_box, strict=True)
     )
     side = "midline" if abs(x - 0.5) < _MIDLINE else "right" if x > 0.5 else "left"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from bids_lesion_xai.conventions import CHANNELS, FILLS, OUTCOMES
 from bids_lesion_xai.group.stats import bootstrap_means
@@ -27,7 +27,8 @@ _MAX_VECTOR_POINTS = 2000
 _MAX_NAMES = 24
 # Bars have the width that so many of them have, at most.
 _LEAST_ROOM = 5
-# Sessions are named on the axis up to this number.
+# Lines and, on the axis, sessions are named up to these numbers.
+_MAX_NAMED_LINES = 6
 _MAX_SESSIONS = 10
 # Of a forest chart, in inches: axis and legend, and each line.
 FOREST_FRAME, FOREST_LINE = 0.75, 0.26
@@ -56,6 +57,7 @@ def draw_volumes(lesions: pd.DataFrame) -> str:
         else:
             axes.hist(values, edges, color=PLAIN_COLOUR, rwidth=0.92)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: page.number_text(value))
         axes.xaxis.set_minor_formatter("")
         axes.axvline(float(np.median(values)), color=page.INK, linewidth=1, linestyle=(0, (4, 3)))
@@ -189,7 +191,7 @@ def draw_over_time(visits: pd.DataFrame, column: str, label: str) -> str:
             order = np.argsort(x)
             values = own[column].to_numpy(float)[order]
             axes.plot(x[order], values, "o-", color=PLAIN_COLOUR, markersize=4, alpha=0.75)
-            if len(people) <= _MAX_NAMES // 2:
+            if len(people) <= _MAX_NAMED_LINES:
                 axes.annotate(
                     person, (x[order][-1], values[-1]), (5, 0), textcoords="offset points", size=8
                 )

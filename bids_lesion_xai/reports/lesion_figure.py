@@ -158,5 +158,5 @@ def _map_uri(maps: list[list[NDArray[np.float32]]], limit: float) -> str:
     sheet = Image.fromarray(places, "P")
     sheet.putpalette(_PALETTE.tobytes())
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", compress_level=9)
+    sheet.save(buffer, "PNG", compress_level=6)
     return page.data_uri(buffer.getvalue(), "image/png")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from bids_lesion_xai.bids.derivatives import DERIVATIVES
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, method_label
 from bids_lesion_xai.bids.sidecar import read_description
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
@@ -77,6 +77,8 @@ def write_report(store: Store, visit: Visit, *, with_viewer: bool = True) -> Pat
     scan = load_scan(store, visit)
     rows: list[dict[str, Any]] = lesions.to_dict("records")  # type: ignore[assignment]
     saliency = store.facts("saliency_table", visit)
+    # The name of the method stands in those of hundreds of files; else it is looked for each time.
+    store = Store(store.root, method_label(saliency["Method"]))
     segmentation = store.facts("lesion_labels", visit)
     limits = appraisal.Limits(
         float(segmentation["Threshold"]), saliency["Method"] not in appraisal.UNSIGNED
@@ -202,10 +204,8 @@ def _figure(
     n_lesions: int,
 ) -> Markup:
     svg = draw_lesion(scan, index, maps, units, n_lesions)
-    with tempfile.TemporaryDirectory() as folder:
-        drawn = Path(folder, "figure.svg")
-        drawn.write_text(svg, encoding="utf-8")
-        store.publish("lesion_figure", drawn, visit=visit, lesion=f"L{index:03d}")
+    path = store.path("lesion_figure", visit, f"L{index:03d}")
+    store.write_text(path.relative_to(store.root), svg)
     return svg
 
 

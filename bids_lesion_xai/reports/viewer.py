@@ -155,16 +155,16 @@ def colour_maps() -> dict[str, Any]:
 
 
 def _colour_map(places: NDArray[np.float64]) -> dict[str, list[int]]:
-    """Return colours from little to much: little is clear, so that it hides no image."""
+    """Return colours from little to much."""
     amount = np.linspace(0, 1, places.size)
     # Of the dark colours near zero, which would only dim the image, those further on are taken.
     shown = 0.5 + (places - 0.5) * np.maximum(amount, _DARKEST) / np.maximum(amount, 1e-9)
     shown[0] = 0.5 + np.sign(places[-1] - 0.5) * _DARKEST / 2
     colours = np.rint(255 * SALIENCY_COLOURS(shown)).astype(int)
-    opacity = np.rint(255 * np.clip(1.6 * amount, 0, 0.95)).astype(int)
     steps = np.rint(255 * amount).astype(int)
     named = dict(zip("RGB", colours[:, :3].T.tolist(), strict=True))
-    return {**named, "A": opacity.tolist(), "I": steps.tolist()}
+    # Zero is clear.
+    return {**named, "A": [0] + [255] * (places.size - 1), "I": steps.tolist()}
 
 
 def _parts(colour: str) -> list[int]:

@@ -9,7 +9,15 @@ import pytest
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.reports.group import write_group
 from bids_lesion_xai.reports.participant import write_report
-from tests.outputs import ONE_SAMPLE, TWO_SESSIONS, WITHOUT_LESION, publish_outputs
+from tests.outputs import (
+    CROWDED,
+    ONE_SAMPLE,
+    TWO_SESSIONS,
+    WITHOUT_LESION,
+    compare_with_reference,
+    publish_crowd,
+    publish_outputs,
+)
 from tests.reports.conftest import Open
 
 VISIT = TWO_SESSIONS[0]
@@ -25,6 +33,8 @@ PAGES = {
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = publish_outputs(tmp_path_factory.mktemp("outputs"))
+    # Of the three lesions of the first visit one is right, one false, and one was missed.
+    compare_with_reference(store, VISIT, ["TP", "FP", "FN"])
     for visit in store.visits():
         write_report(store, visit)
     write_group(store)
@@ -102,3 +112,145 @@ def test_no_page_names_a_folder_of_the_host(store: Store, path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert str(store.root) not in text
     assert str(Path.home()) not in text
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = publish_crowd(tmp_path_factory.mktemp("crowd"))
+    return write_report(store, CROWDED)
+
+
+def test_three_hundred_lesions_are_one_small_quiet_page(open_page: Open, crowd: Path) -> None:
+    assert crowd.stat().st_size < MAX_BYTES
+    opened = open_page(crowd, "#L250")
+    assert opened.page.locator("article.lesion").count() == 300
+    top = "element => element.getBoundingClientRect().top"
+    assert opened.page.locator("#L250").evaluate(top) < 200
+    opened.page.locator("form.filter [name=size]").select_option("tiny")
+    rows = opened.page.locator("#lesion-table tbody tr:not([hidden])")
+    articles = opened.page.locator("article.lesion:not([hidden])")
+    assert 0 < rows.count() == articles.count() < 300
+    opened.assert_quiet()
+
+
+def _shown(opened: object) -> list[str]:
+    return opened.page.eval_on_selector_all(
+        "#lesion-table tbody tr:not([hidden])", "rows => rows.map((row) => row.dataset.lesion)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "shown"),
+    [
+        ("outcome", "FP", ["L002"]),
+        ("outcome", "FN", ["L003"]),
+        ("level", "doubtful", ["L002", "L003"]),
+        ("size", "medium", ["L001"]),
+        ("place", "right", ["L002", "L003"]),
+        ("text", "l001", ["L001"]),
+        ("text", "against reference", ["L002", "L003"]),
+        ("text", "nothing of the kind", []),
+        ("least", "0.9", []),
+        ("most", "1", ["L001", "L002", "L003"]),
+    ],
+)
+def test_a_filter_leaves_what_matches(
+    open_page: Open, store: Store, field: str, value: str, shown: list[str]
+) -> None:
+    opened = open_page(store.path("report", VISIT))
+    entry = opened.page.locator(f"form.filter [name={field}]")
+    if entry.evaluate("element => element.tagName") == "SELECT":
+        entry.select_option(value)
+    else:
+        entry.fill(value)
+    assert _shown(opened) == shown
+    visible = "articles => articles.map((article) => article.id)"
+    assert opened.page.eval_on_selector_all("article.lesion:not([hidden])", visible) == shown
+    said = opened.page.locator("form.filter output").inner_text()
+    assert said == ("All 3 shown" if len(shown) == 3 else f"{len(shown)} of 3 shown")
+    opened.page.locator("form.filter [type=reset]").click()
+    opened.page.locator("form.filter output:text-is('All 3 shown')").wait_for()
+    opened.assert_quiet()
+
+
+def test_a_link_to_a_lesion_that_is_filtered_out_takes_the_filter_away(
+    open_page: Open, store: Store
+) -> None:
+    opened = open_page(store.path("report", VISIT))
+    opened.page.locator("form.filter [name=outcome]").select_option("FP")
+    opened.page.evaluate("location.hash = 'L001'")
+    opened.page.wait_for_selector("#L001", state="visible")
+    assert _shown(opened) == ["L001", "L002", "L003"]
+
+
+def test_doubtful_lesions_and_their_reasons_are_told_before_anything_else(
+    open_page: Open, store: Store
+) -> None:
+    opened = open_page(store.path("report", VISIT))
+    cards = opened.texts("#doubts .cards > li")
+    assert ["L002" in card for card in cards] == [True, False]
+    assert "The reference mask has no lesion here" in cards[0]
+    assert "the network missed" in cards[1]
+    order = opened.page.eval_on_selector_all("main section", "all => all.map(one => one.id)")
+    assert order[:2] == ["summary", "doubts"]
+    opened.page.locator("a.legend.doubtful").click()
+    assert _shown(opened) == ["L002", "L003"]
+
+
+def test_light_and_dark_are_a_choice_that_stays(open_page: Open, store: Store) -> None:
+    opened = open_page(store.path("report", ONE_SAMPLE), color_scheme="light")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = opened.page.evaluate(ground)
+    button = opened.page.get_by_role("button", name="Dark")
+    button.press("Enter")
+    assert button.get_attribute("aria-pressed") == "true"
+    assert opened.page.evaluate(ground) != light
+    opened.page.reload()
+    assert opened.page.evaluate(ground) != light
+    opened.assert_quiet()
+
+
+def test_the_viewer_follows_the_table(open_page: Open, store: Store) -> None:
+    opened = open_page(store.path("report", VISIT))
+    page = opened.page
+    page.locator("#viewer").scroll_into_view_if_needed()
+    page.wait_for_selector("#viewer[data-state=ready]", timeout=120_000)
+    chosen = "[...document.querySelectorAll('tr[data-chosen]')].map((row) => row.dataset.lesion)"
+    assert page.evaluate(chosen) == ["L001"]
+    blank = page.locator("#viewer-canvas").screenshot()
+    page.locator("tr[data-lesion=L002] td").nth(1).click()
+    page.locator("#viewer-told:text-is('L002, saliency of FLAIR')").wait_for()
+    assert page.evaluate(chosen) == ["L002"]
+    assert page.locator("#viewer-canvas").screenshot() != blank
+    page.get_by_role("button", name="Lesion after").click()
+    page.locator("#viewer-told:text-is('L003, saliency of FLAIR')").wait_for()
+    page.locator("#viewer-saliency").select_option("")
+    page.locator("#viewer-told:text-is('L003')").wait_for()
+    page.locator("#viewer-image").select_option("t1w")
+    page.locator("article#L001 [data-show]").click()
+    page.locator("#viewer-told:text-is('L001')").wait_for()
+    assert opened.findings() == []
+    opened.assert_quiet()
+
+
+def test_without_webgl_the_page_says_so_and_keeps_its_figures(
+    open_page: Open, store: Store
+) -> None:
+    none = "HTMLCanvasElement.prototype.getContext = () => null;"
+    opened = open_page(store.path("report", VISIT), script=none)
+    assert "no WebGL2" in opened.page.locator("#viewer-note").inner_text()
+    assert opened.page.locator("#viewer-canvas").count() == 0
+    assert opened.page.locator("#L001 .slices").is_visible()
+    opened.assert_quiet()
+
+
+def test_lesions_of_the_group_lead_to_their_place_in_the_reports(
+    open_page: Open, store: Store
+) -> None:
+    opened = open_page(store.path("group_report"))
+    opened.page.locator("form.filter [name=text]").fill(VISIT.name)
+    shown = _shown(opened)
+    assert shown == [f"{VISIT.name}_L00{number}" for number in (1, 2, 3)]
+    link = opened.page.get_by_role("link", name=f"{VISIT.name}_L003")
+    assert link.get_attribute("href") == f"{VISIT.name}.html#L003"
+    opened.assert_quiet()

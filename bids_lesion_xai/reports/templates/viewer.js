@@ -92,11 +92,14 @@
     const channel = byId("viewer-saliency").value;
     const stored = channel && byId(`volume-${name}-flair`);
     const limit = stored ? Number(stored.dataset.limit) : 0;
-    const least = 0.06 * limit;
+    // Below, colours fade away, with the square of the value.
+    const faint = 0.3 * limit;
     const saliency = stored && await volume(`${name}-${channel}`, {
       colormap: "lesion-positive", colormapNegative: "lesion-negative", opacity: 0.9,
-      cal_min: least, cal_max: limit, cal_minNeg: -least, cal_maxNeg: -limit,
+      cal_min: faint, cal_max: limit, cal_minNeg: -limit, cal_maxNeg: -faint,
     });
+    // COLORMAP_TYPE.ZERO_TO_MAX_TRANSPARENT_BELOW_MIN
+    if (saliency) saliency.colormapType = 1;
     document.querySelector("#viewer .bar").hidden = !saliency;
     byId("viewer-least").textContent = (-limit).toPrecision(3).replace("-", "−");
     byId("viewer-most").textContent = limit.toPrecision(3);
