@@ -66,18 +66,20 @@ class Limits:
 
     Parameters
     ----------
-    threshold : float
-        Lesion probability of the mask.
+    threshold : float or None
+        Lesion probability of the mask; None where somebody else drew the lesions.
     signed : bool
         Whether saliency has a sign.
     """
 
-    threshold: float
+    threshold: float | None
     signed: bool
 
     @property
-    def least_probability(self) -> float:
+    def least_probability(self) -> float | None:
         """Peak probability below which the network is not sure."""
+        if self.threshold is None:
+            return None
         return self.threshold + LEAST_CERTAINTY * (1 - self.threshold)
 
 
@@ -90,7 +92,7 @@ class Rule:
     key, short : str
         Of the doubt.
     text : callable
-        `Limits` to a sentence that says when it holds.
+        `Limits` to a sentence that says when it holds; empty if it never does.
     find : callable
         Row of the lesion and `Limits` to what was found, as a sentence; empty if it does not hold.
     """
@@ -179,8 +181,8 @@ def _contradicted(row: Mapping[str, Any], _: Limits) -> str:
 
 
 def _unsure(row: Mapping[str, Any], limits: Limits) -> str:
-    peak = float(row["peak_probability"])
-    if row["outcome"] == "FN" or not peak < limits.least_probability:
+    peak, least = float(row["peak_probability"]), limits.least_probability
+    if limits.threshold is None or least is None or row["outcome"] == "FN" or not peak < least:
         return ""
     return (
         f"The network is not sure: its highest probability here is {number_text(peak, 2)}, little "
@@ -239,7 +241,9 @@ RULES = (
         "unsure",
         "network unsure",
         lambda limits: (
-            "The highest lesion probability in it is below "
+            ""
+            if limits.least_probability is None
+            else "The highest lesion probability in it is below "
             f"{number_text(limits.least_probability, 2)}, half-way from the threshold to 1."
         ),
         _unsure,

@@ -81,7 +81,7 @@ def write_report(store: Store, visit: Visit, *, with_viewer: bool = True) -> Pat
     store = Store(store.root, method_label(saliency["Method"]))
     segmentation = store.facts("lesion_labels", visit)
     limits = appraisal.Limits(
-        float(segmentation["Threshold"]), saliency["Method"] not in appraisal.UNSIGNED
+        segmentation["Threshold"], saliency["Method"] not in appraisal.UNSIGNED
     )
     collected = viewer.Collected(scan.grid) if with_viewer else None
     experiments = visit_experiments(store, visit, regions)
@@ -109,7 +109,7 @@ def write_report(store: Store, visit: Visit, *, with_viewer: bool = True) -> Pat
         "lesions": shown,
         "levels": Counter(lesion["level"] for lesion in shown),
         "sizes": [(name, largest) for name, largest in appraisal.SIZES.items()],
-        "rules": [(rule.short, rule.text(limits)) for rule in appraisal.RULES],
+        "rules": [(rule.short, text) for rule in appraisal.RULES if (text := rule.text(limits))],
         "largest_error": appraisal.LARGEST_ERROR,
         "volumes": viewer.volumes(scan, collected) if collected else None,
         "viewer_colours": viewer.colour_maps(),

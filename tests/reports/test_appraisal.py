@@ -110,3 +110,11 @@ def test_the_edge_is_that_of_the_brain_mask_and_sides_are_the_persons() -> None:
         row = {f"centroid_{axis}_mm": value for axis, value in zip("xyz", centre, strict=True)}
         places.append(appraisal.place(row, scan))
     assert places == ["right, central, middle", "midline, central, middle"]
+
+
+def test_no_threshold_is_asked_of_lesions_that_somebody_drew() -> None:
+    given = Limits(None, signed=True)
+    row = {**CERTAIN, "peak_probability": 0.01, "near_edge": 1.0}
+    assert [doubt.key for doubt in doubts(row, given)] == ["edge"]
+    rules = {rule.key: rule.text(given) for rule in appraisal.RULES}
+    assert [key for key, text in rules.items() if not text] == ["unsure"]
