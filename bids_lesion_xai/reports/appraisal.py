@@ -66,18 +66,20 @@ class Limits:
 
     Parameters
     ----------
-    threshold : float
-        Lesion probability of the mask.
+    threshold : float or None
+        Lesion probability of the mask; None if the lesions were given.
     signed : bool
         Whether saliency has a sign.
     """
 
-    threshold: float
+    threshold: float | None
     signed: bool
 
     @property
     def least_probability(self) -> float:
-        """Peak probability below which the network is not sure."""
+        """Peak probability below which the network is not sure; 0 if lesions were given."""
+        if self.threshold is None:
+            return 0.0
         return self.threshold + LEAST_CERTAINTY * (1 - self.threshold)
 
 
@@ -180,7 +182,7 @@ def _contradicted(row: Mapping[str, Any], _: Limits) -> str:
 
 def _unsure(row: Mapping[str, Any], limits: Limits) -> str:
     peak = float(row["peak_probability"])
-    if row["outcome"] == "FN" or not peak < limits.least_probability:
+    if limits.threshold is None or row["outcome"] == "FN" or not peak < limits.least_probability:
         return ""
     return (
         f"The network is not sure: its highest probability here is {number_text(peak, 2)}, little "
@@ -239,7 +241,9 @@ RULES = (
         "unsure",
         "network unsure",
         lambda limits: (
-            "The highest lesion probability in it is below "
+            "Does not hold for lesions that were given."
+            if limits.threshold is None
+            else "The highest lesion probability in it is below "
             f"{number_text(limits.least_probability, 2)}, half-way from the threshold to 1."
         ),
         _unsure,

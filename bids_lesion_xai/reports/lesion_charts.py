@@ -50,15 +50,15 @@ def draw_profile(profile: pd.DataFrame | None, row: Mapping[str, Any]) -> Chart:
     )
 
 
-def draw_charts(tables: Mapping[str, pd.DataFrame], threshold: float) -> list[Chart]:
+def draw_charts(tables: Mapping[str, pd.DataFrame], threshold: float | None) -> list[Chart]:
     """Return the curves of the experiments of one lesion.
 
     Parameters
     ----------
     tables : mapping of str to DataFrame
         The lesion's rows of each experiment.
-    threshold : float
-        Lesion probability of the mask.
+    threshold : float or None
+        Lesion probability of the mask; None if the lesions were given.
     """
     made = {
         "perilesional": lambda table: _margins(table, threshold),
@@ -69,7 +69,7 @@ def draw_charts(tables: Mapping[str, pd.DataFrame], threshold: float) -> list[Ch
     return [draw_one(tables[name]) for name, draw_one in made.items() if name in tables]
 
 
-def _margins(table: pd.DataFrame, threshold: float) -> Chart:
+def _margins(table: pd.DataFrame, threshold: float | None) -> Chart:
     lines = []
     for (fill, label), colour in zip(FILLS.items(), SERIES_COLOURS, strict=True):
         own = table[(table["fill"] == fill) & np.isfinite(table["margin_mm"])]
@@ -83,11 +83,11 @@ def _margins(table: pd.DataFrame, threshold: float) -> Chart:
         "visible margin, mm; beyond it:",
         "mean probability",
         y_range=_PROBABILITY,
-        levels=(threshold,),
+        levels=() if threshold is None else (threshold,),
     )
 
 
-def _channels(table: pd.DataFrame, threshold: float) -> Chart:
+def _channels(table: pd.DataFrame, threshold: float | None) -> Chart:
     names = {"none": "none", **CHANNELS, "both": "both"}
     values = table.set_index("replaced")["mean_probability"].reindex(list(names))
     line = Line("", PLAIN_COLOUR, range(len(names)), values.to_numpy(), pointed=True)
@@ -99,7 +99,7 @@ def _channels(table: pd.DataFrame, threshold: float) -> Chart:
         x_ticks=list(enumerate(names.values())),
         x_range=(-0.5, len(names) - 0.5),
         y_range=_PROBABILITY,
-        levels=(threshold,),
+        levels=() if threshold is None else (threshold,),
     )
 
 

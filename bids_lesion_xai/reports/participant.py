@@ -81,7 +81,7 @@ def write_report(store: Store, visit: Visit, *, with_viewer: bool = True) -> Pat
     store = Store(store.root, method_label(saliency["Method"]))
     segmentation = store.facts("lesion_labels", visit)
     limits = appraisal.Limits(
-        float(segmentation["Threshold"]), saliency["Method"] not in appraisal.UNSIGNED
+        segmentation["Threshold"], saliency["Method"] not in appraisal.UNSIGNED
     )
     collected = viewer.Collected(scan.grid) if with_viewer else None
     experiments = visit_experiments(store, visit, regions)

@@ -76,6 +76,13 @@ def test_values_without_sign_support_nothing_and_are_not_asked() -> None:
     assert [doubt.key for doubt in doubts(row, Limits(0.5, signed=False))] == []
 
 
+def test_the_network_need_not_be_sure_of_lesions_that_were_given() -> None:
+    given_lesions = Limits(None, signed=True)
+    assert doubts({**CERTAIN, "peak_probability": 0.01}, given_lesions) == []
+    texts = {rule.key: rule.text(given_lesions) for rule in appraisal.RULES}
+    assert texts["unsure"] == "Does not hold for lesions that were given."
+
+
 def test_the_network_need_not_be_sure_of_what_it_missed() -> None:
     assert keys(outcome="FN", peak_probability=0.1) == ["reference"]
 
