@@ -6,6 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples each time, however long they take: no test fails because a machine is busy.
+settings.register_profile(
+    "lesion_xai",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("lesion_xai")
 
 # Before anything imports matplotlib or nipype.
 os.environ["MPLBACKEND"] = "Agg"

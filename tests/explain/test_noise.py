@@ -24,7 +24,7 @@ def boxes(draw: st.DrawFn) -> Box:
     return Box(tuple(a for a, _ in corners), tuple(b for _, b in corners))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(boxes())
 def test_a_box_is_a_part_of_any_larger_draw(box: Box) -> None:
     whole = NoiseField(3, "sub-01").draw(4, 2, WHOLE)

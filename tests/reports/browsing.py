@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 SERIOUS = {"serious", "critical"}
+# Generous: the machine may be busy with something else.
+MOST_MS = 600_000
 
 
 class Opened:
@@ -23,6 +25,7 @@ class Opened:
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self.own = path.resolve().as_uri()
+        context.set_default_timeout(MOST_MS)
         context.route("**/*", self._route)
         self.page = context.new_page()
         self.page.on("console", self._heard)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reports.browsing import Opened
+from tests.reports.browsing import MOST_MS, Opened
 
 _QUIET = (
     *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
@@ -37,7 +37,9 @@ def chromium() -> Iterator[object]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     with sync_api.sync_playwright() as playwright:
         # Chromium's own sandbox does not work for root.
-        browser = playwright.chromium.launch(executable_path=path, args=list(_QUIET))
+        browser = playwright.chromium.launch(
+            executable_path=path, args=list(_QUIET), timeout=MOST_MS
+        )
         yield browser
         browser.close()
 

@@ -214,7 +214,7 @@ def test_the_viewer_follows_the_table(open_page: Open, store: Store) -> None:
     opened = open_page(store.path("report", VISIT))
     page = opened.page
     page.locator("#viewer").scroll_into_view_if_needed()
-    page.wait_for_selector("#viewer[data-state=ready]", timeout=120_000)
+    page.wait_for_selector("#viewer[data-state=ready]")
     chosen = "[...document.querySelectorAll('tr[data-chosen]')].map((row) => row.dataset.lesion)"
     assert page.evaluate(chosen) == ["L001"]
     blank = page.locator("#viewer-canvas").screenshot()

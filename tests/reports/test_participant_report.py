@@ -163,6 +163,15 @@ def test_facts_of_the_sidecars_are_told(store: Store) -> None:
         assert fact in text
 
 
+def test_a_report_of_lesions_that_were_given_has_no_threshold(tmp_path: Path) -> None:
+    store = publish_outputs(tmp_path, [VISIT], facts={"Threshold": None})
+    write_report(store, VISIT)
+    text = _report(store, VISIT).text
+    assert "none, for the lesions were given" in text
+    assert "those of other derivatives were taken" in text
+    assert "lesion probability n/a" not in text
+
+
 @pytest.mark.parametrize(
     ("method", "units", "words"),
     [

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-MOST_SECONDS = 300
+# Generous: the machine may be busy with something else.
+MOST_SECONDS = 1200
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,9 @@ from bids_lesion_xai.workflows.names import workflow_name
 from bids_lesion_xai.workflows.workers import WorkersPlugin
 from tests.nodes import Step
 
+# Generous: the machine may be busy with something else.
+MOST_SECONDS = 200
+
 
 @pytest.fixture(autouse=True)
 def crash_dir(tmp_path: Path) -> Path:
@@ -129,7 +132,7 @@ def test_an_interrupted_run_leaves_no_worker(
     signal.alarm(3)
     with pytest.raises(interruption):
         run(tmp_path, [step("first", "never")], [step("second", "never")])
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + MOST_SECONDS
     while multiprocessing.active_children():
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -204,7 +207,7 @@ def test_a_worker_ends_with_a_main_process_that_was_killed(tmp_path: Path) -> No
         time.sleep(4)  # until the worker has imported what it needs
         main.kill()
     worker = Path("/proc", line.strip())
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + MOST_SECONDS
     while worker.exists() and "zombie" not in (worker / "status").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.2)
