@@ -42,8 +42,9 @@ def main(output_dir: Path, folder: Path) -> None:
 
 
 def participant_report(output_dir: Path) -> Path:
-    """Return the largest of the reports of visits: that of the most lesions."""
-    return max(output_dir.glob("sub-*.html"), key=lambda path: path.stat().st_size)
+    """Return the report of the visit with the most lesions."""
+    reports = sorted(output_dir.glob("sub-*.html"))
+    return max(reports, key=lambda path: path.read_text(encoding="utf-8").count("<article"))
 
 
 def _until(page: Page, section: str) -> Image.Image:
@@ -62,7 +63,8 @@ def _save(parts: list[Image.Image], path: Path) -> None:
     for part in parts:
         sheet.paste(part, ((_WIDTH - part.width) // 2, top))
         top += part.height
-    sheet.quantize(_N_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    few = sheet.quantize(_N_COLOURS, Image.Quantize.FASTOCTREE)
+    sheet.quantize(palette=few, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,16 @@ _NOTHING_YET = (
 )
 
 
+def ways(store: Store) -> dict[str, list[Visit]]:
+    """Return what was done, as paragraphs, to which of the visits that are complete."""
+    found: dict[str, list[Visit]] = {}
+    for visit in store.visits():
+        # Its files are damaged, or another run processes it again; the group level tells.
+        with suppress(DataError):
+            found.setdefault(paragraph(read_facts(store, visit)), []).append(visit)
+    return found
+
+
 def write_citation(store: Store) -> list[Path]:
     """Write ``logs/CITATION.md`` and ``logs/CITATION.bib`` for the visits that are complete.
 
@@ -36,17 +46,13 @@ def write_citation(store: Store) -> list[Path]:
     -------
     list of Path
     """
-    ways: dict[str, list[Visit]] = {}
-    for visit in store.visits():
-        # Its files are damaged, or another run processes it again; the group level tells.
-        with suppress(DataError):
-            ways.setdefault(paragraph(read_facts(store, visit)), []).append(visit)
-    texts = list(ways) or [_NOTHING_YET]
+    found = ways(store)
+    texts = list(found) or [_NOTHING_YET]
     keys = cited(texts)
     parts = ["# Methods\n", _NOTE]
     for text in texts:
-        if len(ways) > 1:
-            names = ", ".join(visit.name for visit in ways[text])
+        if len(found) > 1:
+            names = ", ".join(visit.name for visit in found[text])
             parts.append(f"## Visits {names}\n")
         parts.append(numbered(text, keys) + "\n")
     parts.append("## References\n")

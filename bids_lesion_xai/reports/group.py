@@ -31,7 +31,9 @@ from bids_lesion_xai.group.stats import (
 )
 from bids_lesion_xai.reports import group_charts as charts
 from bids_lesion_xai.reports import page
+from bids_lesion_xai.reports.citation import ways
 from bids_lesion_xai.reports.experiments import draw_experiments
+from bids_lesion_xai.reports.methods import cited, numbered, reference
 from bids_lesion_xai.reports.outliers import (
     LARGEST_DISTANCE,
     LEAST_VISITS,
@@ -110,6 +112,8 @@ def _content(store: Store, group: Collection, found: pd.DataFrame) -> dict[str, 
     means = bootstrap_means(visits, _INTERVAL_COLUMNS)
     people = participant_means(visits, ("n_lesions", "lesion_volume_mm3"))
     rows: list[dict[str, Any]] = visits.to_dict("records")  # type: ignore[assignment]
+    done = ways(store)
+    keys = cited(done)
     return {
         "dataset": read_description(store.root).get("Name", ""),
         "summary": {
@@ -148,6 +152,11 @@ def _content(store: Store, group: Collection, found: pd.DataFrame) -> dict[str, 
             _answer(str(name), own) for name, own in found.groupby("question", sort=False)
         ],
         "alpha": ALPHA,
+        "methods": [
+            {"text": numbered(text, keys), "visits": [visit.name for visit in own]}
+            for text, own in done.items()
+        ],
+        "references": [reference(key) for key in keys],
     }
 
 

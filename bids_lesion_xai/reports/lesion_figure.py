@@ -7,6 +7,7 @@ It is an SVG of little size: images have the voxels that they show, everything e
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ _N_COLOURS = 255
 _PALETTE = np.rint(255 * SALIENCY_COLOURS(np.linspace(0, 1, _N_COLOURS))[:, :3]).astype(np.uint8)
 # Edge in pixels of a slice of FLAIR or T1w, by the number of lesions of the report up to which it
 # is taken, and the quality of its compression, so that a report of hundreds stays small.
-_DETAIL = ((60, 176, 82), (150, 132, 78), (100_000, 96, 72))
+_DETAIL = ((60, 176, 82), (150, 132, 78), (350, 96, 72), (math.inf, 64, 60))
 
 
 @dataclass(frozen=True)

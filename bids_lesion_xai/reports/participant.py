@@ -36,6 +36,9 @@ from bids_lesion_xai.reports.methods import cited, numbered, paragraph, read_fac
 from bids_lesion_xai.reports.slices import Crop, Scan
 
 _FIGURE_DPI = 144
+# Letters that a page may have, a megabyte below what is promised, and about how many of them a
+# lesion has beside its figure.
+_PAGE_SIZE, _LESION_SIZE = 19_000_000, 10_000
 _COLUMNS = {**DERIVATIVES["lesion_table"].columns, **DERIVATIVES["saliency_table"].columns}
 _OUTCOME_MEANS = (
     *("volume_mm3", "mean_probability", "flair_share"),
@@ -111,7 +114,7 @@ def write_report(store: Store, visit: Visit, *, with_viewer: bool = True) -> Pat
         "sizes": [(name, largest) for name, largest in appraisal.SIZES.items()],
         "rules": [(rule.short, text) for rule in appraisal.RULES if (text := rule.text(limits))],
         "largest_error": appraisal.LARGEST_ERROR,
-        "volumes": viewer.volumes(scan, collected) if collected else None,
+        "volumes": viewer.volumes(scan, collected, _room(shown)) if collected else None,
         "viewer_colours": viewer.colour_maps(),
         "program": viewer.program() if with_viewer else "",
         "methods": numbered(methods, keys),
@@ -121,6 +124,12 @@ def write_report(store: Store, visit: Visit, *, with_viewer: bool = True) -> Pat
     }
     html = page.render("participant.html", content)
     return store.write_text(DERIVATIVES["report"].path(visit), html)
+
+
+def _room(lesions: Sequence[dict[str, Any]]) -> int:
+    """Return how many letters a page with these lesions and the viewer's program leaves."""
+    figures = sum(len(lesion["figure"]) + _LESION_SIZE for lesion in lesions)
+    return _PAGE_SIZE - figures - len(viewer.program())
 
 
 def load_scan(store: Store, visit: Visit) -> Scan:

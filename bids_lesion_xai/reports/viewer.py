@@ -21,8 +21,7 @@ from bids_lesion_xai.reports.colours import LESION_COLOUR, MISSED_COLOUR, SALIEN
 from bids_lesion_xai.reports.lesion_figure import symmetric_limit
 from bids_lesion_xai.reports.slices import Crop, Scan
 
-# Of the text of all saliency in a page. Above, it is averaged over cubes of the next edge.
-_BUDGET_BYTES = 6_000_000
+# Saliency is averaged over cubes of the first of these edges that leaves it small enough.
 _EDGES = (1, 2, 3, 4)
 _MARGIN_MM = 15.0
 # Steps from zero to the end of the scale: more would be noise that takes room.
@@ -77,18 +76,24 @@ class Collected:
             limit,
         )
 
-    def encoded(self) -> tuple[dict[str, dict[str, Any]], int]:
-        """Return the maps as text, and the edge in voxels of the cubes they are averaged over."""
+    def encoded(self, room: int) -> tuple[dict[str, dict[str, Any]], int]:
+        """Return the maps as text, and the edge in voxels of the cubes they are averaged over.
+
+        Parameters
+        ----------
+        room : int
+            Number of letters that they may have, if any edge makes them so small.
+        """
         for edge in _EDGES:
             texts = {name: _encoded(part, edge) for name, part in self.parts.items()}
             size = sum(len(text[channel]) for text in texts.values() for channel in CHANNELS)
-            if size <= _BUDGET_BYTES or edge == _EDGES[-1]:
+            if size <= room or edge == _EDGES[-1]:
                 break
         return texts, edge
 
 
-def volumes(scan: Scan, collected: Collected) -> Volumes:
-    """Return the volumes of a visit."""
+def volumes(scan: Scan, collected: Collected, room: int) -> Volumes:
+    """Return the volumes of a visit, in `room` letters of text if any."""
     box = scan.brain_box
     grid = scan.grid.crop(
         tuple(part.start for part in box), tuple(part.stop - part.start for part in box)
@@ -96,7 +101,7 @@ def volumes(scan: Scan, collected: Collected) -> Volumes:
     images = {channel: nifti_text(_greys(scan, channel)[box], grid) for channel in CHANNELS}
     labels = scan.labels[box].astype(np.uint16)
     images["labels"] = nifti_text(labels, grid, are_labels=True)
-    saliency, edge = collected.encoded()
+    saliency, edge = collected.encoded(room - sum(map(len, images.values())))
     return Volumes(images, saliency, edge)
 
 

@@ -18,7 +18,9 @@ from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.group.claims import claims, question_of
 from bids_lesion_xai.group.collect import Collection, collect, read_table
 from bids_lesion_xai.reports import group, group_charts
+from bids_lesion_xai.reports.citation import ways
 from bids_lesion_xai.reports.group import write_group
+from bids_lesion_xai.reports.methods import cited, numbered
 from tests.outputs import (
     TWO_SESSIONS,
     VISITS,
@@ -112,6 +114,14 @@ def test_nothing_is_loaded_from_elsewhere(report: Html) -> None:
     assert set(report.uses) <= set(report.ids)
     assert all(source.startswith("data:image/") for source in report.sources)
     assert not re.search(r"url\((?!#)|@import|<link|<iframe", report.text)
+
+
+def test_what_was_done_and_what_to_cite_are_told(store: Store, report: Html) -> None:
+    for text, visits in ways(store).items():
+        assert escape(numbered(text, cited([text])), quote=False)[:200] in report.text
+        assert len(visits) >= 1
+    assert 'class="references"' in report.text
+    assert "Spagnolo" in report.text.partition('class="references"')[2]
 
 
 def test_anchors_have_targets(report: Html) -> None:

@@ -40,7 +40,7 @@ def at_world(image: nb.Nifti1Image, world_mm: NDArray[np.float64]) -> NDArray[np
 
 
 def test_labels_and_images_lie_where_they_are(scan: Scan) -> None:
-    made = viewer.volumes(scan, viewer.Collected(scan.grid))
+    made = viewer.volumes(scan, viewer.Collected(scan.grid), 10**9)
     places = np.argwhere(scan.labels > 0)
     world = scan.grid.to_world_mm(places)
     labels = image_of(made.images["labels"])
@@ -58,9 +58,8 @@ def test_labels_and_images_lie_where_they_are(scan: Scan) -> None:
 
 @pytest.mark.parametrize("budget", [10**9, 1])
 def test_saliency_has_its_numbers_and_place_and_is_averaged_where_there_is_much(
-    scan: Scan, budget: int, monkeypatch: pytest.MonkeyPatch
+    scan: Scan, budget: int
 ) -> None:
-    monkeypatch.setattr(viewer, "_BUDGET_BYTES", budget)
     generator = np.random.default_rng(0)
     maps = {
         channel: Crop(generator.standard_normal((20, 20, 20)).astype(np.float32), (5, 9, 6))
@@ -70,7 +69,7 @@ def test_saliency_has_its_numbers_and_place_and_is_averaged_where_there_is_much(
     box = scan.boxes[0]
     assert box is not None
     collected.add("L001", box, maps)
-    made = viewer.volumes(scan, collected)
+    made = viewer.volumes(scan, collected, budget)
     limit = made.saliency["L001"]["limit"]
     for channel, crop in maps.items():
         image = image_of(made.saliency["L001"][channel])
@@ -96,7 +95,7 @@ def test_a_lesion_is_looked_at_in_one_of_its_voxels(scan: Scan) -> None:
 
 
 def test_the_same_volumes_give_the_same_text(scan: Scan) -> None:
-    first, second = (viewer.volumes(scan, viewer.Collected(scan.grid)) for _ in range(2))
+    first, second = (viewer.volumes(scan, viewer.Collected(scan.grid), 10**9) for _ in range(2))
     assert first == second
 
 

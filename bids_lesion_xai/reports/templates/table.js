@@ -76,6 +76,11 @@ for (const form of document.querySelectorAll("form.filter")) {
   apply();
 }
 
+// On paper, nothing is folded away.
+addEventListener("beforeprint", () => {
+  document.querySelectorAll("details").forEach((details) => { details.open = true; });
+});
+
 // Lesions drawn in the brain lead to their descriptions; readers without a mouse have the table.
 for (const shape of document.querySelectorAll("[data-leads-to]")) {
   shape.addEventListener("click", () => { location.hash = shape.dataset.leadsTo; });

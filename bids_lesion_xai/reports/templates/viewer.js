@@ -11,6 +11,7 @@
   let images = {};
   let labels = null;
   let current = rows[0];
+  let ready = false;
   let pending = Promise.resolve();
 
   const hasWebGl = () => {
@@ -68,6 +69,7 @@
     byId("viewer-controls").hidden = false;
     await show(current);
     byId("viewer").dataset.state = "ready";
+    ready = true;
   }
 
   // A click on a lesion in the viewer chooses it.
@@ -77,17 +79,23 @@
     if (row && row !== current && !canvas.dataset.moving) select(row, false);
   }
 
+  function mark(row) {
+    current = row;
+    for (const other of rows) other.toggleAttribute("data-chosen", other === row);
+  }
+
   function select(row, move = true) {
+    mark(row);
+    // Until the viewer is there, the choice waits.
+    if (!ready) return;
     pending = pending.then(() => show(row, move)).catch((error) => {
       note.hidden = false;
       note.textContent = `The viewer cannot show this lesion (${error.message}); its figure below does.`;
     });
-    return pending;
   }
 
   async function show(row, move = true) {
-    current = row;
-    for (const other of rows) other.toggleAttribute("data-chosen", other === row);
+    mark(row);
     const name = row.dataset.lesion;
     const channel = byId("viewer-saliency").value;
     const stored = channel && byId(`volume-${name}-flair`);
@@ -149,11 +157,11 @@
     note.textContent = "This browser has no WebGL2, so there is no interactive viewer here. The figures of the single lesions below show the same slices.";
     canvas.parentElement.remove();
   } else {
+    connect();
     const watch = new IntersectionObserver((seen) => {
       if (!seen.some((entry) => entry.isIntersecting)) return;
       watch.disconnect();
-      pending = start();
-      pending.then(connect).catch((error) => {
+      start().catch((error) => {
         byId("viewer").dataset.state = "failed";
         note.hidden = false;
         note.textContent = `The interactive viewer could not start (${error.message}). The figures of the single lesions below show the same slices.`;
