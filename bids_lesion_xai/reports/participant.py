@@ -173,7 +173,9 @@ def _lesions(
     kept = has_maps(store, visit, rows)
     units = store.facts("saliency_table", visit)["Units"]
     profiles = dict(tuple(read_table(store.path("saliency_profile", visit)).groupby("index")))
-    charts = {name: dict(tuple(table.groupby("index"))) for name, table in experiments.items()}
+    # Those of `synthetic` are of no lesion.
+    of_lesions = {name: table for name, table in experiments.items() if "index" in table}
+    charts = {name: dict(tuple(table.groupby("index"))) for name, table in of_lesions.items()}
     shown = []
     for row in rows:
         index, name = int(row["index"]), str(row["name"])

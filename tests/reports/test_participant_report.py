@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from bids_lesion_xai.bids.derivatives import EXPERIMENT_COLUMNS
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
-from bids_lesion_xai.conventions import CHANNELS
+from bids_lesion_xai.conventions import CHANNELS, EXPERIMENTS
 from bids_lesion_xai.errors import DataError
-from bids_lesion_xai.group.collect import visit_lesions, visit_summary
+from bids_lesion_xai.group.collect import visit_lesions, visit_summary, write_table
 from bids_lesion_xai.imaging.grid import Grid
 from bids_lesion_xai.reports import figures, lesion_figure, page
 from bids_lesion_xai.reports.colours import SALIENCY_COLOURS
+from bids_lesion_xai.reports.experiments import draw_experiments
 from bids_lesion_xai.reports.participant import write_report
 from bids_lesion_xai.reports.paths import area_path, outline_path
 from bids_lesion_xai.reports.slices import (
@@ -46,6 +48,7 @@ from tests.outputs import (
     raw_rows,
     same_number,
 )
+from tests.reports.test_experiments import tables
 
 VISIT = TWO_SESSIONS[0]
 
@@ -389,3 +392,18 @@ def test_right_is_left_above_is_up_and_in_sagittal_slices_the_front_is_right(
     volume[-1, -1, -1] = 1
     image = upright(np.moveaxis(volume, axis, 0)[-1], axis)
     assert image[place] == 1
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_any_experiment_alone_is_shown(tmp_path: Path, name: str) -> None:
+    store = publish_outputs(tmp_path, [VISIT])
+    table = tables()[name]
+    own = table[table["participant_id"] == f"sub-{VISIT.participant}"]
+    # Those of `synthetic` are of no lesion.
+    full = own.reindex(columns=list(EXPERIMENT_COLUMNS[name]), fill_value=0)
+    write_table(full, store.path(f"experiment_{name}", VISIT))
+    write_report(store, VISIT)
+    text = _report(store, VISIT).text
+    titles = [chart["title"] for chart in draw_experiments({name: own})]
+    assert titles
+    assert all(title in text for title in titles)
