@@ -65,7 +65,7 @@ class Candidate:
     metadata : dict
         Of its sidecars.
     sampling : Sampling or None
-        None if the image cannot be read.
+        None if the image cannot be used by its header.
     notes : tuple of str
         What the user should know if it is taken.
     """
@@ -223,8 +223,11 @@ class Selector:
             notes.append(
                 f"{image.name} is taken as {SUFFIXES[wanted.kind][0]}, as the filter asks"
             )
-        if sampling is None:
-            notes.append(f"{image.name} cannot be read as a NIfTI image")
+        if sampling is None or sampling.n_volumes == 1:
+            problem = nifti.header_problem(image.path)
+            if problem:
+                sampling = None
+                notes.append(problem)
         notes += self._metadata.problems(image, sidecars)
         metadata = self._metadata.of(image, sidecars)
         candidate = Candidate(image, wanted.preference(image), metadata, sampling, ())
@@ -349,7 +352,7 @@ def _criteria(flair: Candidate, t1w: Candidate) -> tuple[tuple[Any, str], ...]:
     both = (flair, t1w)
     return (
         (tuple(one.preference for one in both), "it stands earlier in the filter"),
-        (sum(one.sampling is None for one in both), "it can be read"),
+        (sum(one.sampling is None for one in both), "its header is in order"),
         (sum(one.has_agent for one in both), "no contrast agent in its sidecar"),
         (flair.run != t1w.run, "FLAIR and T1w of one run"),
         (tuple(one.oddity for one in both), "a plainer name"),

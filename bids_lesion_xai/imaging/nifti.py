@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.imaging.grid import Grid
-from bids_lesion_xai.imaging.header import place_voxels
+from bids_lesion_xai.imaging.header import Placed, place_voxels
 
 # What nibabel raises for a file that is cut short, altered, or no image at all.
 _UNREADABLE = (
@@ -76,12 +76,7 @@ class Loaded:
 
 def load_with_notes(path: Path, dtype: type[np.generic] = np.float32) -> Loaded:
     """Read a 3D image as `load` does, and tell what is odd about its header."""
-    image, shape = _open(path)
-    try:
-        placed = place_voxels(_header_as_it_is(image, path), shape)
-    except DataError as error:
-        message = f"{path.name} {error}"
-        raise DataError(message) from error
+    image, shape, placed = _open_in_place(path)
     try:
         values = np.asarray(image.dataobj).reshape(shape)
     except _UNREADABLE as error:
@@ -97,6 +92,25 @@ def load_with_notes(path: Path, dtype: type[np.generic] = np.float32) -> Loaded:
         message = f"{path.name} has values beyond {_LARGEST:g}; those of a scanner are smaller."
         raise DataError(message)
     return Loaded(values.astype(dtype), Grid(shape, placed.affine), placed.notes)
+
+
+def header_problem(path: Path) -> str | None:
+    """Return why `load` refuses an image by its header alone, or None if it does not."""
+    try:
+        _open_in_place(path)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _open_in_place(path: Path) -> tuple[nb.Nifti1Pair, tuple[int, int, int], Placed]:
+    """Open an image without reading its voxels; return it with its shape and its place."""
+    image, shape = _open(path)
+    try:
+        return image, shape, place_voxels(_header_as_it_is(image, path), shape)
+    except DataError as error:
+        message = f"{path.name} {error}"
+        raise DataError(message) from error
 
 
 def _open(path: Path) -> tuple[nb.Nifti1Pair, tuple[int, int, int]]:
@@ -145,7 +159,8 @@ def _unreadable(path: Path, error: BaseException) -> str:
         return f"{path.name} may not be read by this user. Change its rights."
     if not path.exists():
         return f"{path.name} is not here. Get it, e.g. with datalad get."
-    reason = f"{error}" or "it states more voxels than memory holds"
+    # Messages may be shared, a folder of this machine may not.
+    reason = f"{error}".replace(str(path), path.name) or "it states more voxels than memory holds"
     return (
         f"{path.name} cannot be read as a NIfTI image ({reason}). Check that the file is "
         "complete, e.g. download it again."

@@ -193,6 +193,29 @@ def test_an_echo_time_of_another_contrast_is_told(
     assert all("mixed up" in note for note in inputs.notes)
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.zeros((4, 4, 4), np.complex64), "has voxels of type complex64"),
+        (np.zeros((4, 4), np.int16), "has shape (4, 4)"),
+    ],
+    ids=["complex", "flat"],
+)
+def test_an_image_that_is_of_no_use_by_its_header_is_told_and_gives_way_to_another(
+    root: Path, values: np.ndarray, words: str
+) -> None:
+    add_all(root, "sub-01_run-1_T1w")
+    broken = place(root, "sub-01_run-1_FLAIR")
+    nb.save(nb.Nifti1Image(values, np.eye(4)), broken)
+    ((inputs,), _) = find_visits(root, (), ())
+    assert inputs.flair == broken
+    assert [note for note in inputs.notes if f"{broken.name} {words}" in note]
+    add(root, "sub-01_run-2_FLAIR")
+    ((inputs,), _) = find_visits(root, (), ())
+    assert (stem(inputs.flair), inputs.notes) == ("sub-01_run-2_FLAIR", ())
+    assert "its header is in order" in str(inputs.rejected[0])
+
+
 def test_other_folders_of_the_dataset_are_ignored(root: Path) -> None:
     for name in pair("sub-01"):
         add(root, name, TWO_MM)
