@@ -51,6 +51,7 @@ _INTERVAL_COLUMNS = (
     "flair_share",
     *(f"{channel}_{key}" for channel in CHANNELS for key, _ in page.PROFILE),
 )
+_BANDS = f"Bands: 95 % interval over participants, from {MIN_PARTICIPANTS} on."
 # The table of lesions has so many at most: the largest.
 _MAX_LESIONS = 1500
 
@@ -148,6 +149,7 @@ def _content(store: Store, group: Collection, found: pd.DataFrame) -> dict[str, 
         "compared": bool(group.lesions["outcome"].isin(list(OUTCOMES)).any()),
         "lesion_columns": DERIVATIVES["group_lesions"].columns,
         "lesions": _linked_lesions(store, group),
+        "max_lesions": _MAX_LESIONS,
         "answers": [
             _answer(str(name), own) for name, own in found.groupby("question", sort=False)
         ],
@@ -217,7 +219,7 @@ def _outcome_charts(group: Collection) -> list[dict[str, str]]:
             "name": f"outcome-{channel}",
             "title": f"Saliency of {name} around right and wrong detections",
             "caption": f"Mean saliency of {name} in the regions and in shells around them, by "
-            "outcome. Bands: 95 % interval over participants.",
+            f"outcome. {_BANDS}",
             "svg": charts.draw_outcome_profile(lesions, channel),
         }
         for channel, name in CHANNELS.items()
@@ -229,8 +231,7 @@ def _outcome_charts(group: Collection) -> list[dict[str, str]]:
                 "name": f"context-{fill}",
                 "title": f"Context that right and wrong detections need: {text}",
                 "caption": "Mean lesion probability when only the lesion and a margin around it "
-                f"are visible, by outcome; beyond the margin: {text}. Bands: 95 % interval over "
-                "participants.",
+                f"are visible, by outcome; beyond the margin: {text}. {_BANDS}",
                 "svg": charts.draw_outcome_margins(context, fill),
             }
             for fill, text in FILLS.items()

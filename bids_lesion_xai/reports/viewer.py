@@ -85,11 +85,16 @@ class Collected:
             Number of letters that they may have, if any edge makes them so small.
         """
         for edge in _EDGES:
-            texts = {name: _encoded(part, edge) for name, part in self.parts.items()}
-            size = sum(len(text[channel]) for text in texts.values() for channel in CHANNELS)
-            if size <= room or edge == _EDGES[-1]:
-                break
-        return texts, edge
+            texts: dict[str, dict[str, Any]] = {}
+            left = room
+            for name, part in self.parts.items():
+                texts[name] = _encoded(part, edge)
+                left -= sum(len(texts[name][channel]) for channel in CHANNELS)
+                if left < 0 and edge != _EDGES[-1]:
+                    break
+            else:
+                return texts, edge
+        raise AssertionError
 
 
 def volumes(scan: Scan, collected: Collected, room: int) -> Volumes:

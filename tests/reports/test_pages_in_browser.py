@@ -228,8 +228,15 @@ def test_the_viewer_follows_the_table(open_page: Open, store: Store) -> None:
     page.locator("#viewer-saliency").select_option("")
     page.locator("#viewer-told:text-is('L003')").wait_for()
     page.locator("#viewer-image").select_option("t1w")
-    page.locator("article#L001 [data-show]").click()
-    page.locator("#viewer-told:text-is('L001')").wait_for()
+    for name in ("L001", "L002", "L003"):
+        page.locator(f"article#{name} [data-show]").click()
+        page.locator(f"#viewer-told:text-is('{name}')").wait_for()
+        # The crosshair is where the lesion is, though the grid is oblique.
+        said = page.locator("#viewer-at").inner_text().replace("\N{MINUS SIGN}", "-")
+        place, _, lesion = said.partition(" mm, in ")
+        wanted = page.locator(f"tr[data-lesion={name}]").get_attribute("data-mm").split()
+        assert lesion == name
+        assert [*map(float, place.split(", "))] == pytest.approx([*map(float, wanted)], abs=0.1)
     assert opened.findings() == []
     opened.assert_quiet()
 

@@ -76,6 +76,8 @@
   function located(place) {
     const found = place.values.find((value) => value.id === labels.id);
     const row = found && rowOf(Math.round(found.value));
+    const texts = [...place.mm].slice(0, 3).map((mm) => mm.toFixed(1).replace("-", "−"));
+    byId("viewer-at").textContent = `${texts.join(", ")} mm${row ? `, in ${row.dataset.lesion}` : ""}`;
     if (row && row !== current && !canvas.dataset.moving) select(row, false);
   }
 
@@ -119,8 +121,9 @@
     viewer.updateGLVolume();
     if (move) {
       canvas.dataset.moving = "yes";
-      viewer.scene.crosshairPos = viewer.mm2frac(row.dataset.mm.split(" ").map(Number));
+      viewer.scene.crosshairPos = viewer.mm2frac(row.dataset.mm.split(" ").map(Number), 0, true);
       viewer.drawScene();
+      viewer.createOnLocationChange();
       delete canvas.dataset.moving;
     }
     told.value = `${name}${saliency ? `, saliency of ${channel === "flair" ? "FLAIR" : "T1w"}` : ""}`;
