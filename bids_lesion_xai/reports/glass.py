@@ -30,7 +30,8 @@ class Glass:
     views : list of dict
         ``name``, ``uri``, ``x``, ``y``, ``width``, ``height``, and ``sides``, of each view.
     lesions : dict of int to dict
-        Of each lesion: ``path``, its maximum projections, and ``centres``, their middles.
+        Of each lesion: ``paths``, its maximum projections with their x and y, and ``centres``,
+        the middles of these.
     """
 
     width: int

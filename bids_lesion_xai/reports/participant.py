@@ -18,6 +18,7 @@ from bids_lesion_xai.bids.sidecar import read_description
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import CHANNELS, OUTCOMES
+from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.group.collect import (
     is_compared,
     read_table,
@@ -71,7 +72,7 @@ def write_report(store: Store, visit: Visit, *, with_viewer: bool = True) -> Pat
     Raises
     ------
     DataError
-        An output is missing or cannot be read.
+        An output is missing or cannot be read, or the table lists a lesion that is not there.
     OutputError
         The output folder cannot be written.
     """
@@ -179,6 +180,11 @@ def _lesions(
     shown = []
     for row in rows:
         index, name = int(row["index"]), str(row["name"])
+        if index not in edge:
+            message = (
+                f"{name} has a row but no voxel in the label image. Process this visit again."
+            )
+            raise DataError(message)
         read = _own_map if kept else _share_of_map
         maps = {channel: read(store, visit, scan, row, channel) for channel in CHANNELS}
         box = scan.boxes[index - 1]

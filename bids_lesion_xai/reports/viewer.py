@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -84,17 +85,22 @@ class Collected:
         room : int
             Number of letters that they may have, if any edge makes them so small.
         """
-        for edge in _EDGES:
-            texts: dict[str, dict[str, Any]] = {}
-            left = room
-            for name, part in self.parts.items():
-                texts[name] = _encoded(part, edge)
-                left -= sum(len(texts[name][channel]) for channel in CHANNELS)
-                if left < 0 and edge != _EDGES[-1]:
-                    break
-            else:
+        for edge in _EDGES[:-1]:
+            texts = self._texts(edge, room)
+            if len(texts) == len(self.parts):
                 return texts, edge
-        raise AssertionError
+        return self._texts(_EDGES[-1], math.inf), _EDGES[-1]
+
+    def _texts(self, edge: int, room: float) -> dict[str, dict[str, Any]]:
+        """Return the maps as text, until there is no more room."""
+        texts: dict[str, dict[str, Any]] = {}
+        for name, part in self.parts.items():
+            made = _encoded(part, edge)
+            room -= sum(len(made[channel]) for channel in CHANNELS)
+            if room < 0:
+                break
+            texts[name] = made
+        return texts
 
 
 def volumes(scan: Scan, collected: Collected, room: int) -> Volumes:

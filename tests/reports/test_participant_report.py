@@ -22,6 +22,7 @@ from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import CHANNELS, EXPERIMENTS
 from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.group.collect import visit_lesions, visit_summary, write_table
+from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import Grid
 from bids_lesion_xai.reports import figures, lesion_figure, page
 from bids_lesion_xai.reports.colours import SALIENCY_COLOURS
@@ -214,6 +215,14 @@ def test_a_missing_table_is_an_error(tmp_path: Path) -> None:
     store = publish_outputs(tmp_path, [VISIT])
     store.path("lesion_table", VISIT).unlink()
     with pytest.raises(DataError, match=r"dseg\.tsv is missing"):
+        write_report(store, VISIT)
+
+
+def test_a_lesion_of_the_table_that_is_not_in_the_image_is_an_error(tmp_path: Path) -> None:
+    store = publish_outputs(tmp_path, [VISIT])
+    labels, grid = nifti.load(store.path("lesion_labels", VISIT), np.int32)
+    nifti.save(store.path("lesion_labels", VISIT), np.where(labels == 2, 0, labels), grid)
+    with pytest.raises(DataError, match=r"L002 has a row but no voxel"):
         write_report(store, VISIT)
 
 
