@@ -253,8 +253,20 @@ def _claims_of_context(lesions: pd.DataFrame) -> Iterator[Claim]:
 def _extent(lesions: pd.DataFrame, column: str, contrast: str, subject: str) -> Iterator[Claim]:
     if _has(lesions, column):
         estimate = mean_of_people(lesions, column, np.nan)
-        remark = _left_out(lesions, column)
+        never = _never_settled(lesions, column)
+        remark = _left_out(lesions[~never], column)
+        if never.any():
+            which = f"{_count(int(never.sum()), 'lesion')} for which no margin sufficed"
+            told = f"{which}, so that it is too small"
+            remark = f"{remark}, and {told}" if remark else f"left out are {told}"
         yield Claim(CONTEXT, contrast, column, "mm", estimate, "", _T, subject, remark=remark)
+
+
+def _never_settled(lesions: pd.DataFrame, column: str) -> pd.Series[bool]:
+    """Return which lesions were studied and need more than the widest of the margins."""
+    if not column.startswith("settled") or "full_probability" not in lesions:
+        return pd.Series(data=False, index=lesions.index)
+    return lesions["full_probability"].notna() & lesions[column].isna()
 
 
 def _claims_of_change(

@@ -184,6 +184,25 @@ def test_lesions_without_a_value_are_counted(lesions: pd.DataFrame) -> None:
     assert "3 lesions without a value left out." in found["statement"].iloc[0]
 
 
+def test_lesions_that_need_more_than_the_widest_margin_are_told_from_those_not_studied(
+    lesions: pd.DataFrame,
+) -> None:
+    column = "settled_95_zero_mm"
+    predicted = lesions.index[lesions["outcome"] == "TP"]
+    margins = pd.Series(4.0, lesions.index) + lesions["participant_id"].str[-1].astype(float)
+    table = lesions.assign(full_probability=0.9, **{column: margins})
+    table.loc[predicted[:3], ["full_probability", column]] = np.nan
+    table.loc[predicted[3:8], column] = np.nan
+    found = claims(table)
+    (statement,) = found.loc[found["measure"] == column, "statement"]
+    assert "3 lesions without a value left out, and 5 lesions for which" in statement
+    assert statement.endswith("no margin sufficed, so that it is too small.")
+    table.loc[predicted[3:8], column] = 4.0
+    found = claims(table)
+    (statement,) = found.loc[found["measure"] == column, "statement"]
+    assert statement.endswith("3 lesions without a value left out.")
+
+
 DEGENERATE: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "nothing": lambda t: t.iloc[:0],
     "one lesion": lambda t: t.iloc[:1],
