@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Runs the worked example: docs/example.sh DATA FOLDER
 # DATA holds openms-labelled and mslesseg-labelled.  FOLDER receives a raw BIDS dataset and one of
-# masks, both of links, and the output.  PYTHON is the interpreter of the installation.
+# masks, both of links, and the output.  BIN is where the app is installed, by default .venv/bin
+# of this repository.
 set -euo pipefail
 
 data=$(realpath "$1")
 mkdir -p "$2"
 folder=$(realpath "$2")
 repository=$(dirname "$(dirname "$(realpath "$0")")")
+bin=${BIN:-$repository/.venv/bin}
 
 # The labelled scans are derivatives of their datasets; here they stand for raw images.
 link() {
@@ -27,6 +29,16 @@ for dataset in bids masks; do
     echo '{"Name": "labelled scans", "BIDSVersion": "1.9.0"}' > "$folder/$dataset/dataset_description.json"
 done
 
-"${PYTHON:-python}" "$repository/run.py" "$folder/bids" "$folder/output" participant group \
-    --reference-masks "$folder/masks" --experiments all --n-samples 10 \
-    --omp-nthreads 1 --work-dir "$folder/work"
+app() {
+    "$bin/bids-lesion-xai" "$folder/bids" "$folder/output" "$@" \
+        --reference-masks "$folder/masks" --n-samples 4 \
+        --nprocs 1 --omp-nthreads 1 --work-dir "$folder/work" --resource-monitor
+}
+
+# The experiments that take longest are made on fewer people.
+app participant --participant-label 07 --experiments all
+app participant --participant-label 14 39 --session-label 01 \
+    --experiments perilesional synthetic channel
+app participant --participant-label 19 --experiments synthetic channel
+"$bin/bids-lesion-xai" "$folder/bids" "$folder/output" group
+"$bin/bids-lesion-xai-flag" "$folder/output" --output "$folder/flag"
