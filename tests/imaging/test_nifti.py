@@ -16,6 +16,8 @@ from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import Grid
 
 VALUES = np.random.default_rng(0).normal(size=(6, 5, 4)).astype(np.float32)
+# More than gzip reads at once.
+MANY = np.ones((40, 30, 20), np.float32)
 AFFINE = np.array([[0.0, -2.0, 0, 9], [1.5, 0, 0, -4], [0, 0, 3, 2], [0, 0, 0, 1]])
 
 
@@ -34,6 +36,15 @@ def patched(offset: int, values: np.ndarray) -> bytes:
 def flip_bytes(content: bytes) -> bytes:
     middle = len(content) // 2
     return content[:middle] + bytes(255 - byte for byte in content[middle:])
+
+
+def stored(values: np.ndarray) -> bytes:
+    """Return an image as gzip keeps it without compression, so that every byte is a value."""
+    return gzip.compress(nb.Nifti1Image(values, AFFINE).to_bytes(), compresslevel=0)
+
+
+def flip_bit(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int32, bool])
@@ -69,6 +80,9 @@ def test_a_fourth_axis_of_length_one_is_dropped(tmp_path: Path) -> None:
         (lambda: image_of(VALUES)[:200], "cannot be read"),
         (lambda: flip_bytes(image_of(VALUES)), "cannot be read"),
         (lambda: gzip.compress(nb.Nifti1Image(VALUES, AFFINE).to_bytes()[:500]), "cannot be read"),
+        # All voxels can be read; only the checksum at the end tells.
+        (lambda: flip_bit(stored(MANY), 10_000), "CRC"),
+        (lambda: stored(MANY)[:-8], "cannot be read"),
         (lambda: image_of(np.stack([VALUES] * 2, -1)), "one 3D volume"),
         (lambda: image_of(np.where(VALUES > 1, np.nan, VALUES)), "NaN"),
         (lambda: image_of(VALUES.astype(np.complex64)), "real numbers"),
@@ -87,8 +101,8 @@ def test_a_fourth_axis_of_length_one_is_dropped(tmp_path: Path) -> None:
         (lambda: patched(344, np.zeros(4, np.uint8)), "cannot be read"),
     ],
     ids=[
-        *("empty", "text", "cut", "altered", "short", "4D", "NaN", "complex", "colour"),
-        *("infinite", "huge values", "one slice of 2D", "no voxels", "many voxels", "negative"),
+        *("empty", "text", "cut", "altered", "short", "bit", "tail", "4D", "NaN", "complex"),
+        *("colour", "infinite", "huge values", "one slice of 2D", "no voxels", "many voxels", "negative"),
         *("magic", "type", "dimensions", "place of the data", "intercept", "Analyze"),
     ],
 )
