@@ -20,8 +20,7 @@ _QUIET = (
         "--enable-unsafe-swiftshader",
     ),
 )
-# Without motion, a page is where a link leads as soon as it was followed.
-_DEFAULTS = {"viewport": {"width": 1200, "height": 900}, "reduced_motion": "reduce"}
+_DEFAULTS = {"viewport": {"width": 1200, "height": 900}}
 
 Open = Callable[..., Opened]
 
