@@ -102,8 +102,8 @@ def test_a_fourth_axis_of_length_one_is_dropped(tmp_path: Path) -> None:
     ],
     ids=[
         *("empty", "text", "cut", "altered", "short", "bit", "tail", "4D", "NaN", "complex"),
-        *("colour", "infinite", "huge values", "one slice of 2D", "no voxels", "many voxels", "negative"),
-        *("magic", "type", "dimensions", "place of the data", "intercept", "Analyze"),
+        *("colour", "infinite", "huge values", "one slice of 2D", "no voxels", "many voxels"),
+        *("negative", "magic", "type", "dimensions", "place of the data", "intercept", "Analyze"),
     ],
 )
 def test_what_is_no_image_is_refused_by_name(
