@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import logging
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from bids_lesion_xai.cli.participant import (
     check_engine,
     find_inputs,
 )
+from bids_lesion_xai.cli.screen import say
 from bids_lesion_xai.config import SCHEDULERS, RunConfig
 from bids_lesion_xai.errors import SOME_VISITS_FAILED, DataError, OutputError
 from bids_lesion_xai.models.bundle import read_bundle
@@ -49,7 +49,7 @@ def tell_plan(config: RunConfig) -> int:
         code = _tell_participants(config)
     if "group" in config.levels:
         n_complete = len(Store(config.output_dir).visits())
-        _say(f"group: tables and report of all visits of OUTPUT_DIR; {n_complete} are there now")
+        say(f"group: tables and report of all visits of OUTPUT_DIR; {n_complete} are there now")
     return code
 
 
@@ -65,9 +65,9 @@ def _tell_participants(config: RunConfig) -> int:
     reasons = find_reasons(store, visits, config, bundle)
     for inputs in visits:
         for line in _lines(inputs, reasons[inputs.visit], one):
-            _say(line)
+            say(line)
     for skip in skipped:
-        _say(f"{skip.visit.name}: skipped\n  {skip.reason}")
+        say(f"{skip.visit.name}: skipped\n  {skip.reason}")
     if config.dry_run_table:
         rows = [_row(inputs, reasons[inputs.visit], one) for inputs in visits]
         rows += [_skip_row(skip) for skip in skipped]
@@ -77,7 +77,7 @@ def _tell_participants(config: RunConfig) -> int:
         raise DataError(message)
     n_changed = sum(bool(why) for why in reasons.values())
     for line in _total(n_changed, len(visits) - n_changed, len(skipped), one, config):
-        _say(line)
+        say(line)
     named = any(asked_for_by_name(skip, visits, config) for skip in skipped)
     return SOME_VISITS_FAILED if named else 0
 
@@ -179,7 +179,3 @@ def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     except OSError as error:
         message = f"--dry-run-table {path} cannot be written ({error.strerror})."
         raise OutputError(message) from error
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")

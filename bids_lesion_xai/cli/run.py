@@ -6,11 +6,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from bids_lesion_xai.cli.parser import parse
+from bids_lesion_xai.cli.screen import Screen
 from bids_lesion_xai.cli.user import name_the_user
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.errors import (
@@ -34,12 +34,18 @@ _INTERRUPTED = 130
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` and return the exit code (see `bids_lesion_xai.errors`)."""
-    config = parse(argv)
-    _configure_logging(config.verbosity)
+    config, screen = parse(argv), Screen()
+    _configure_logging(config.verbosity, screen)
     name_the_user()
     signal.signal(signal.SIGTERM, _terminate)
     for warning in config.warnings:
         log.warning("%s", warning)
+    code = _run(config)
+    return INPUT_OUTPUT_ERROR if screen.is_cut and not code else code
+
+
+def _run(config: RunConfig) -> int:
+    """Do what was asked for, and return the exit code; errors are told in one message."""
     try:
         _require_folders(config)
         _require_covariates(config)
@@ -137,12 +143,12 @@ def _follow(store: Store) -> tuple[dict[Visit, dict[int, int]], list[str]]:
     return follow_lesions(store, store.visits())
 
 
-def _configure_logging(verbosity: int) -> None:
+def _configure_logging(verbosity: int, screen: Screen) -> None:
     logging.basicConfig(
         level=logging.DEBUG if verbosity > 1 else logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
-        stream=sys.stdout,
+        handlers=[screen],
     )
     for noisy in ("matplotlib", "PIL", "bidsschematools", "bids"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -6,7 +6,10 @@ from __future__ import annotations
 import csv
 import gzip
 import logging
+import os
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +81,38 @@ def test_a_plan_tells_what_is_taken_what_not_and_why_and_writes_nothing(
     assert "contrast agent" in of_first
     assert "FLAIR" in told[second:total]
     assert "1 visit to process, 0 unchanged, 1 skipped" in told[total:]
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["the plan is cut", "a warning is cut"])
+def test_a_reader_that_closes_the_pipe_ends_no_plan_with_an_error(
+    bids: Path, is_first: bool
+) -> None:
+    if is_first:
+        description = '{"Name": "test", "BIDSVersion": "1.10.0"}'
+        (bids / "dataset_description.json").write_text(description)
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = plan_of_a_process(bids, writing)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_plan_that_finds_no_room_for_its_words_says_so(bids: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = plan_of_a_process(bids, full.fileno())
+    assert done.returncode == 74
+    told = done.stderr
+    assert told.startswith("the standard output cannot be written to (No space left on device)\n")
+    assert "Traceback" not in told
+    assert "Exception" not in told
+
+
+def plan_of_a_process(bids: Path, stdout: int) -> subprocess.CompletedProcess[str]:
+    words = [str(bids), str(bids.parent / "out"), "participant", "--dry-run"]
+    command = [sys.executable, "-m", "bids_lesion_xai", *words]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
 
 
 def test_the_table_of_a_plan_has_a_row_a_visit(bids: Path, tmp_path: Path) -> None:
