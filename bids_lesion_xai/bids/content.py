@@ -29,7 +29,7 @@ def absence(path: Path, bids_dir: Path) -> tuple[str, str] | None:
     name = shlex.quote(path.relative_to(bids_dir).as_posix())
     try:
         if path.is_symlink() and not path.exists():
-            return _dangling(path.readlink().as_posix(), name)
+            return _dangling(path.readlink(), name)
         if not path.is_file():
             return "not a file", "put the image in its place"
         if path.stat().st_size == 0:
@@ -40,12 +40,13 @@ def absence(path: Path, bids_dir: Path) -> tuple[str, str] | None:
         return f"it cannot be read: {error.strerror}", "change its rights, or copy it anew"
 
 
-def _dangling(target: str, name: str) -> tuple[str, str]:
+def _dangling(target: Path, name: str) -> tuple[str, str]:
     """Return what a link means whose target is not there."""
-    if _ANNEX_OBJECTS in target:
+    if _ANNEX_OBJECTS in target.as_posix():
         return _ELSEWHERE, f"{_THERE}: datalad get {name}"
-    reason = f"a link to {target}, which is not there"
-    return reason, "mend the link, or make its target visible, e.g. bind its folder"
+    # This is written to the output, which names no folder of the machine.
+    reason = f"a link to {target.name}, which is not there"
+    return reason, "mend the link, or make its target (see ls -l) visible, e.g. bind its folder"
 
 
 def _pointer(start: bytes, name: str) -> tuple[str, str] | None:

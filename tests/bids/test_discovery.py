@@ -301,6 +301,15 @@ def test_contrast_agent_parts_and_derived_images_are_never_taken(
     assert str(line).startswith(f"sub-{other}_{entity}_{suffix}.nii.gz ({reason}")
 
 
+@pytest.mark.parametrize("target", ["/data/jane/scan.nii.gz", "../../../../jane/scan.nii.gz"])
+def test_where_a_broken_link_leads_names_no_folder_of_the_machine(root: Path, target: str) -> None:
+    add(root, "sub-01_T1w")
+    place(root, "sub-01_FLAIR").symlink_to(target)
+    message = skipped(root)["sub-01"]
+    assert "a link to scan.nii.gz, which is not there" in message
+    assert "jane" not in message
+
+
 def test_the_magnitude_part_is_taken(root: Path) -> None:
     add_all(root, "sub-01_part-mag_FLAIR", "sub-01_part-phase_FLAIR", "sub-01_T1w")
     assert found(root) == [("sub-01_part-mag_FLAIR", "sub-01_T1w")]
