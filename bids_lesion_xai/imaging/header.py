@@ -47,7 +47,8 @@ class Placed:
 def place_voxels(raw: nb.Nifti1Header, shape: tuple[int, int, int]) -> Placed:
     """Return where the voxels of an image lie.
 
-    - The sform is taken where it has a code, else the qform.
+    - The sform is taken where it has a code, else the qform; one that has a code and is no place
+      gives way to the other, with a note.
     - Where both have a code and lie apart by more than 0.1 mm, the sform is taken with a note,
       unless it stretches or shears the voxels as the qform does not: then it leads to another
       space, such as a template's, and the qform is taken.
@@ -66,7 +67,8 @@ def place_voxels(raw: nb.Nifti1Header, shape: tuple[int, int, int]) -> Placed:
         No form has a code, none is a place, or sform and qform are mirror images of each other.
     """
     sizes = np.asarray(raw["pixdim"][1:4], np.float64)
-    forms = [form for form in (_sform(raw), _qform(raw, sizes)) if form is not None]
+    sform, qform = _sform(raw), _qform(raw, sizes)
+    forms = [form for form in (sform, qform) if form is not None]
     if not forms:
         raise DataError(_no_place(raw, sizes))
     factor, notes = _mm_per_unit(forms[0], int(raw["xyzt_units"]) & 7, shape)
@@ -76,6 +78,10 @@ def place_voxels(raw: nb.Nifti1Header, shape: tuple[int, int, int]) -> Placed:
         placed = _choose(in_mm @ forms[0], in_mm @ forms[1], sizes, shape)
     else:
         placed = _only(in_mm @ forms[0], sizes)
+        if sform is None and raw["sform_code"] > 0:
+            notes = (*notes, "its sform gives its voxels no place: qform taken")
+        if qform is None and raw["qform_code"] > 0:
+            notes = (*notes, "its qform gives its voxels no place: sform taken")
     return Placed(placed.affine, (*notes, *placed.notes))
 
 

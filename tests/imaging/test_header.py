@@ -100,18 +100,21 @@ BROKEN = {"qform": {"pixdim": [1, 0, 0.8, 3, 0, 0, 0, 0]}, "quaternion": {"quate
 
 
 @pytest.mark.parametrize("fields", BROKEN.values(), ids=BROKEN)
-def test_a_broken_qform_does_not_matter_beside_an_sform_and_is_refused_alone(
+def test_a_broken_qform_gives_way_to_the_sform_and_is_refused_alone(
     fields: dict[str, object],
 ) -> None:
-    np.testing.assert_allclose(placed(**fields).affine, AFFINE, atol=1e-4)
+    found = placed(**fields)
+    np.testing.assert_allclose(found.affine, AFFINE, atol=1e-4)
+    assert "its qform gives its voxels no place: sform taken" in found.notes
     with pytest.raises(DataError, match="no usable place for its voxels"):
         placed(None, **fields)
 
 
 @pytest.mark.parametrize("row", [[0, 0, 0, 0], [np.nan, 0, 0, 0]], ids=["plane", "NaN"])
-def test_a_broken_sform_gives_way_to_the_qform(row: list[float]) -> None:
+def test_a_broken_sform_gives_way_to_the_qform_and_it_is_told(row: list[float]) -> None:
     found = placed(srow_y=row)
     np.testing.assert_allclose(found.affine, AFFINE, atol=1e-4)
+    assert found.notes == ("its sform gives its voxels no place: qform taken",)
     with pytest.raises(DataError, match="no usable place for its voxels"):
         placed(qform=None, srow_y=row)
 
