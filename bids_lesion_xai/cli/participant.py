@@ -254,7 +254,8 @@ def _tell_result(
         *(done, n_visits, seconds / 60, n_unchanged),
     )
     for failure in failures:
-        log.error("failed: %s: %s", failure.visit.name, failure.reason)
+        what = "not done" if failure.reason == IN_USE else "failed"
+        log.error("%s: %s: %s", what, failure.visit.name, failure.reason)
     for skip in named:
         log.error("skipped, though asked for by name: %s", skip.reason)
     if any(failure.log for failure in failures):

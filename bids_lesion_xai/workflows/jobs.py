@@ -59,7 +59,7 @@ class ProcessVisit(BaseInterface):
         nipype_config.set("execution", "stop_on_first_crash", "true")
         with Claims.enter(config) as claims:
             if not claims.take(inputs.visit):
-                message = f"{inputs.visit.name}: {IN_USE}."
+                message = f"{inputs.visit.name}: {IN_USE}"
                 raise OutputError(message)
             init_run_wf([inputs], config, read_bundle(config.model)).run(plugin="Linear")
         return runtime

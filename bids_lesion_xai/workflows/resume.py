@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 IN_USE = (
     "another run works on it, with this output folder or this work folder. Wait for that run, or "
-    "stop it"
+    "stop it."
 )
 _SECONDS_BETWEEN_MESSAGES = 10
 # More readers get no more out of a disk.
@@ -88,5 +88,5 @@ def find_reasons(
             found[inputs.visit] = reasons
             if time.monotonic() - told > _SECONDS_BETWEEN_MESSAGES:
                 told = time.monotonic()
-                log.info("looked for changes: %d of %d visits", len(found), len(visits))
+                log.info("looked for changes in visits: %d of %d", len(found), len(visits))
     return found

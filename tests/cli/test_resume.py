@@ -157,7 +157,7 @@ def test_two_runs_on_one_output_folder_do_each_visit_once(raw: Path, tmp_path: P
     answers = [finish(process) for process in (first, second)]
     assert answers[0][0] == 0, answers[0][1]
     # If the first has not ended before the second looks, the second must not touch sub-02.
-    refused = "failed: sub-02: another run works on it" in answers[1][1]
+    refused = "not done: sub-02: another run works on it" in answers[1][1]
     unchanged = "sub-02: nothing has changed" in answers[1][1]
     assert refused != unchanged, answers[1][1]
     assert answers[1][0] == refused
