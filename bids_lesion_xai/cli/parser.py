@@ -114,7 +114,8 @@ def parse(argv: list[str] | None = None) -> RunConfig:
     # What is not given is None, which no option takes as a value.
     unset = argparse.Namespace(**{action.dest: None for action in parser._actions})
     given = vars(parser.parse_args(argv, unset))
-    options = argparse.Namespace(**_merged(parser, given))
+    filed = _filed(parser, given) if given["config_file"] else {}
+    options = argparse.Namespace(**_merged(parser, given, filed))
     config = RunConfig(
         reference_masks=options.reference_masks and options.reference_masks.resolve(),
         tissue_maps=options.tissue_maps and options.tissue_maps.resolve(),
@@ -174,7 +175,10 @@ def parse(argv: list[str] | None = None) -> RunConfig:
     if problem:
         parser.error(problem)
     _check_filters(parser, config)
-    return replace(config, warnings=tuple(ineffective(config, given)))
+    warnings = list(ineffective(config, given))
+    if given["config_file"] and not filed:
+        warnings.append("--config-file has no effect: the file sets no option")
+    return replace(config, warnings=tuple(warnings))
 
 
 def _check_filters(parser: _Parser, config: RunConfig) -> None:
@@ -186,14 +190,13 @@ def _check_filters(parser: _Parser, config: RunConfig) -> None:
             parser.error(f"--bids-filter-file: {error}")
 
 
-def _merged(parser: _Parser, given: dict[str, Any]) -> dict[str, Any]:
+def _merged(parser: _Parser, given: dict[str, Any], filed: dict[str, Any]) -> dict[str, Any]:
     """Return all options: of the command line, else the file, else the preset, else defaults."""
     said = {dest: value for dest, value in given.items() if value is not None}
-    filed = _filed(parser, given) if given["config_file"] else {}
-    if given["preset"]:
-        filed = {dest: value for dest, value in filed.items() if dest not in PRESETS["default"]}
+    overruled = set(PRESETS["default"]) if given["preset"] else set()
     if given["sloppy"]:
-        filed.pop("n_samples", None)
+        overruled.add("n_samples")
+    filed = {dest: value for dest, value in filed.items() if dest not in overruled}
     options = {action.dest: action.default for action in parser._actions} | filed | said
     chosen = PRESETS[options["preset"]] | ({"n_samples": 2} if options["sloppy"] else {})
     return {

@@ -118,6 +118,12 @@ def test_a_file_that_is_not_understood_is_refused(
     assert words in message
 
 
+@pytest.mark.parametrize("text", ["", "# n-samples = 3\n"])
+def test_a_file_without_options_is_told(text: str, tmp_path: Path) -> None:
+    (warning,) = parse([*FOLDERS, "--config-file", write(tmp_path, text)]).warnings
+    assert warning == "--config-file has no effect: the file sets no option"
+
+
 def test_keys_are_written_by_hand_as_one_likes(tmp_path: Path) -> None:
     text = "n_samples = 3\nwrite-graph = false\nparticipant_label = '01,02'\nverbose = 2\n"
     config = parse([*FOLDERS, "--config-file", write(tmp_path, text)])
