@@ -27,6 +27,7 @@ _UNREADABLE = (
     *(EOFError, HeaderDataError, ImageDataError, ImageFileError),
     *(MemoryError, OSError, OverflowError, TypeError, ValueError, zlib.error),
 )
+_GZIP = b"\x1f\x8b"
 # A header that states more is damaged, or of a scan that fills the memory.
 _MOST_VOXELS = 5e8
 _BYTES_AT_ONCE = 2**22
@@ -144,7 +145,8 @@ def _open(path: Path) -> tuple[nb.Nifti1Pair, tuple[int, int, int]]:
         )
         raise DataError(message)
     if dtype.kind not in "biuf":
-        message = f"{path.name} has voxels of type {dtype}; real numbers are expected."
+        kind = "".join(dtype.names or ()) or dtype
+        message = f"{path.name} has voxels of type {kind}; real numbers are expected."
         raise DataError(message)
     if min(shape) < 1 or np.prod(shape, dtype=float) > _MOST_VOXELS:
         message = (
@@ -170,12 +172,26 @@ def _unreadable(path: Path, error: BaseException) -> str:
         return f"{path.name} may not be read by this user. Change its rights."
     if not path.exists():
         return f"{path.name} is not here. Get it, e.g. with datalad get."
+    if misnamed := _misnamed(path):
+        return f"{path.name} {misnamed}"
     # Messages may be shared, a folder of this machine may not.
     reason = f"{error}".replace(str(path), path.name) or "it states more voxels than memory holds"
     return (
         f"{path.name} cannot be read as a NIfTI image ({reason}). Check that the file is "
         "complete, e.g. download it again."
     )
+
+
+def _misnamed(path: Path) -> str:
+    """Return what is wrong if the end of a name is that of the other kind of NIfTI file, or ''."""
+    with path.open("rb") as file:
+        start = file.read(nb.Nifti2Header.sizeof_hdr)
+    if path.name.endswith(".nii") and start.startswith(_GZIP):
+        return "is compressed, though its name says that it is not. Name it .nii.gz, or unpack it."
+    is_nifti = any(kind.may_contain_header(start) for kind in (nb.Nifti1Header, nb.Nifti2Header))
+    if path.name.endswith(".nii.gz") and is_nifti:
+        return "is not compressed, though its name says so. Name it .nii, or compress it."
+    return ""
 
 
 class Sampling(NamedTuple):

@@ -86,7 +86,7 @@ def test_a_fourth_axis_of_length_one_is_dropped(tmp_path: Path) -> None:
         (lambda: image_of(np.stack([VALUES] * 2, -1)), "one 3D volume"),
         (lambda: image_of(np.where(VALUES > 1, np.nan, VALUES)), "NaN"),
         (lambda: image_of(VALUES.astype(np.complex64)), "real numbers"),
-        (lambda: image_of(np.zeros((6, 5, 4), [(c, "u1") for c in "RGB"])), "real numbers"),
+        (lambda: image_of(np.zeros((6, 5, 4), [(c, "u1") for c in "RGB"])), "of type RGB; real"),
         (lambda: image_of(np.where(VALUES > 1, np.inf, VALUES)), "infinite"),
         (lambda: image_of(VALUES * np.float32(1e30)), "values beyond 1e+15"),
         (lambda: image_of(VALUES[..., 0]), "one 3D volume"),
@@ -114,6 +114,19 @@ def test_what_is_no_image_is_refused_by_name(
     with pytest.raises(DataError, match=rf"^sub-01_FLAIR\.nii\.gz .*{re.escape(words)}") as caught:
         nifti.load(path)
     assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [nb.Nifti1Image, nb.Nifti2Image])
+def test_an_image_under_the_wrong_extension_is_refused_for_that(
+    tmp_path: Path, kind: type[nb.Nifti1Image]
+) -> None:
+    plain = kind(VALUES, AFFINE).to_bytes()
+    (tmp_path / "plain.nii.gz").write_bytes(plain)
+    (tmp_path / "packed.nii").write_bytes(gzip.compress(plain))
+    with pytest.raises(DataError, match=r"^plain\.nii\.gz is not compressed.* Name it \.nii,"):
+        nifti.load(tmp_path / "plain.nii.gz")
+    with pytest.raises(DataError, match=r"^packed\.nii is compressed.* Name it \.nii\.gz,"):
+        nifti.load(tmp_path / "packed.nii")
 
 
 def test_other_formats_of_files_are_told_from_nifti(tmp_path: Path) -> None:
