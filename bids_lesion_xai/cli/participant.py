@@ -89,7 +89,7 @@ def run_participants(config: RunConfig) -> int:
                 claims.release(inputs.visit)
         if changed:
             where = f"as jobs of {config.plugin.name}" if is_cluster else f"on {config.device}"
-            log.info("%d visits %s, %d cores", len(changed), where, config.n_procs)
+            log.info("visits to process %s: %d; cores: %d", where, len(changed), config.n_procs)
             failures += _process(run, store, changed, config, bundle)
         try:
             run.end(failures)
@@ -250,7 +250,7 @@ def _tell_result(
 ) -> None:
     done = n_visits - len(failures) - n_unchanged
     log.info(
-        "%d of %d visits done in %.1f min, %d had not changed",
+        "visits done: %d of %d in %.1f min, %d had not changed",
         *(done, n_visits, seconds / 60, n_unchanged),
     )
     for failure in failures:

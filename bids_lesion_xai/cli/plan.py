@@ -49,7 +49,7 @@ def tell_plan(config: RunConfig) -> int:
         code = _tell_participants(config)
     if "group" in config.levels:
         n_complete = len(Store(config.output_dir).visits())
-        say(f"group: tables and report of all visits of OUTPUT_DIR; {n_complete} are there now")
+        say(f"group: tables and report of all visits of OUTPUT_DIR; complete now: {n_complete}")
     return code
 
 
@@ -106,7 +106,7 @@ def _lines(inputs: VisitInputs, why: Sequence[str], one: Estimate) -> Iterator[s
 def _total(
     n_visits: int, n_unchanged: int, n_skipped: int, one: Estimate, config: RunConfig
 ) -> Iterator[str]:
-    visits = f"{n_visits} visit{'' if n_visits == 1 else 's'}"
+    visits = _counted(n_visits, "visit")
     yield f"in all: {visits} to process, {n_unchanged} unchanged, {n_skipped} skipped"
     if not n_visits:
         return
@@ -117,8 +117,8 @@ def _total(
         minutes = one.minutes * n_visits / min(n_beside, n_visits)
         length = f"{minutes / 60:.1f} h" if minutes >= 120 else f"{minutes:.0f} min"
         yield (
-            f"  time           about {length} on {config.n_procs} cores, {n_beside} "
-            f"visit{'' if n_beside == 1 else 's'} at a time"
+            f"  time           about {length} on {_counted(config.n_procs, 'core')}, "
+            f"{_counted(n_beside, 'visit')} at a time"
         )
     work, output = (n_visits * each for each in (one.work_disk_gb, one.output_disk_gb))
     for name, path, needed in (
@@ -132,6 +132,10 @@ def _total(
         f"  these are rough, for {ASSUMED_LESIONS} lesions a visit on an idle machine"
         + (", and too high for a GPU" if _may_use_gpu(config) else "")
     )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _may_use_gpu(config: RunConfig) -> bool:

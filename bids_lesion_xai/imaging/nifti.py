@@ -177,8 +177,8 @@ def _unreadable(path: Path, error: BaseException) -> str:
     # Messages may be shared, a folder of this machine may not.
     reason = f"{error}".replace(str(path), path.name) or "it states more voxels than memory holds"
     return (
-        f"{path.name} cannot be read as a NIfTI image ({reason}). Check that the file is "
-        "complete, e.g. download it again."
+        f"{path.name} cannot be read as a NIfTI image ({reason}). It is damaged or "
+        "incomplete: copy it anew, or, if it is an output of this app, process its visit again."
     )
 
 

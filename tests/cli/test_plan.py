@@ -115,6 +115,13 @@ def plan_of_a_process(bids: Path, stdout: int) -> subprocess.CompletedProcess[st
     return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
 
 
+def test_one_is_not_told_as_several(bids: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan(bids, "--dry-run", "--nprocs", "1") == 0
+    assert "on 1 core, 1 visit at a time" in capsys.readouterr().out
+    assert plan(bids, "--dry-run", "--nprocs", "2") == 0
+    assert "on 2 cores" in capsys.readouterr().out
+
+
 def test_the_table_of_a_plan_has_a_row_a_visit(bids: Path, tmp_path: Path) -> None:
     mark = Store(tmp_path / "out").path(LAST_KEY, Visit("01"))
     mark.parent.mkdir(parents=True)

@@ -95,6 +95,17 @@ def test_a_visit_that_cannot_be_read_does_not_stop_the_others(
     assert ONE.name in message
 
 
+def test_an_output_that_is_cut_short_is_to_be_processed_again_not_fetched(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = store.path("preproc_t1w", ONE)
+    image.write_bytes(image.read_bytes()[:100])
+    assert rebuild(store) == 1
+    (message,) = (r.getMessage() for r in caplog.records if r.levelno == logging.ERROR)
+    assert "process its visit again" in message
+    assert "download" not in message
+
+
 def test_a_visit_that_another_run_works_on_is_left_to_it(store: Store) -> None:
     program = [sys.executable, "-c", HOLDER, str(store.root), ONE.name]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
