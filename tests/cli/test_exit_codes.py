@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -32,7 +33,11 @@ def process_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     # A shell that starts the tests in the background lets them ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Hypothesis has Python call it when garbage is collected, where an interrupt would be lost.
+    callbacks = gc.callbacks[:]
+    gc.callbacks.clear()
     yield
+    gc.callbacks.extend(callbacks)
     for number, handler in handlers.items():
         signal.signal(number, handler)
     logging.getLogger("bids_lesion_xai").setLevel(logging.NOTSET)
