@@ -16,7 +16,9 @@ _FLAIR_BRIGHTENING = (0.4, 1.8)
 _T1W_DARKENING = (0.0, 0.8)
 # What is taken from the contrast of real lesions: from more than half to a strengthening.
 _FADING = (-0.3, 0.6)
-_OPAQUE = 0.5
+# Of the full contrast, the least in a lesion: smoothed like a large one, a lesion of a few voxels
+# would hardly be seen, and yet be one.
+_LEAST_OPACITY = 0.7
 
 
 def paint_lesions(
@@ -32,7 +34,7 @@ def paint_lesions(
     image : float32 tensor, shape (B, 2, X, Y, Z)
         FLAIR and T1w in units of normalised intensity. Not modified.
     shapes : float32 tensor, shape (B, 3, X, Y, Z)
-        Where lesions are, between 0 and 1; and that times the part that each lesion takes of the
+        1 where lesions are and 0 elsewhere; and that times the part that each lesion takes of the
         brightening, and of the darkening.
     least_brightening : float32 tensor, shape (B,)
         The least brightening that a patch may draw, in brain standard deviations.
@@ -42,18 +44,20 @@ def paint_lesions(
     -------
     painted : float32 tensor, shape (B, 2, X, Y, Z)
     lesions : bool tensor, shape (B, 1, X, Y, Z)
-        Where the painted lesions are at least half opaque.
+        Where the painted lesions are.
     """
     n = len(image)
     tissue = (image[:, :1] > _DARKEST_TISSUE) & (image[:, 1:] != 0)
-    soft = smooth(shapes, draws.uniform(0.4, 0.9, (n,))) * tissue
+    lesions = (shapes[:, :1] > 0) & tissue
+    soft = smooth(shapes * lesions, draws.uniform(0.4, 0.9, (n,))) * tissue
+    opacity = torch.maximum(soft[:, :1], _LEAST_OPACITY * lesions)
+    strength = soft[:, 1:] / soft[:, :1].clamp_min(1e-6) * opacity
     brightness = torch.maximum(draws.uniform(*_FLAIR_BRIGHTENING, (n,)), least_brightening)
     change = torch.stack([brightness, -draws.uniform(*_T1W_DARKENING, (n,))], 1)
     texture = 1 + 0.25 * smooth(
         draws.normal((n, 1, *image.shape[2:])), torch.ones(n, device=image.device)
     )
-    painted = image + change[:, :, None, None, None] * soft[:, 1:] * texture
-    return painted, soft[:, :1] >= _OPAQUE
+    return image + change[:, :, None, None, None] * strength * texture, lesions
 
 
 def fade_lesions(

@@ -176,17 +176,18 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         rng = np.random.default_rng((self.seed, item))
         draws = Draws(int(rng.integers(2**63)), self.device)
         sources = [self._source(rng) for _ in range(self.batch_size)]
-        cuts = torch.zeros(self.batch_size, 7, *[self.cut_size] * 3, device=self.device)
-        for source, cut in zip(sources, cuts, strict=True):
-            self._fill(cut, source, rng)
-        moved = self._moved(cuts, rng)
-        image, own, brain, shapes = torch.split(moved, [2, 1, 1, 3], 1)
-        image = fade_lesions(image, own, torch.stack([source.around for source in sources]), draws)
-        lesions = own >= 0.5
+        cuts = torch.zeros(self.batch_size, 4, *[self.cut_size] * 3, device=self.device)
+        parts = [self._fill(cut, source, rng) for source, cut in zip(sources, cuts, strict=True)]
+        image, codes = self._moved(cuts, rng)
+        bits, labels = codes[:, :1].to(torch.uint8), codes[:, 1].long()
+        lesions, inside = (bits & _LESION) != 0, (bits & _BRAIN) != 0
+        shapes = torch.stack([own[:, label] for own, label in zip(parts, labels, strict=True)])
+        shapes *= (bits & _HOST) != 0
+        around = torch.stack([source.around for source in sources])
+        image = fade_lesions(image, lesions.float(), around, draws)
         least = torch.tensor([source.least_brightening for source in sources], device=self.device)
         least = least * draws.uniform(1.0, 1.7, least.shape)
         image, painted = paint_lesions(image, shapes, least, draws)
-        inside = brain >= 0.5
         image = change_scanner(image, draws)
         lesions = (lesions | painted) & inside
         for i in np.flatnonzero(rng.random(self.batch_size) < _CUT_SLAB):
@@ -198,15 +199,20 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         sessions = people[rng.integers(len(people))]
         return sessions[rng.integers(len(sessions))]
 
-    def _fill(self, cut: torch.Tensor, source: _Source, rng: np.random.Generator) -> None:
-        """Fill a cube of zeros with a part of a scan and lesions to be painted.
+    def _fill(self, cut: torch.Tensor, source: _Source, rng: np.random.Generator) -> torch.Tensor:
+        """Fill a cube of zeros with a part of a scan, and say what is to be painted.
 
         Parameters
         ----------
-        cut : float32 tensor, shape (7, X, Y, Z)
-            Receives FLAIR, T1w, lesions, brain, and what `paint_lesions` calls shapes.
+        cut : float32 tensor, shape (4, X, Y, Z)
+            Receives FLAIR, T1w, bits, and the labels of lesions that could be painted.
         source : _Source
         rng : numpy Generator
+
+        Returns
+        -------
+        parts : float32 tensor, shape (3, labels)
+            What each label is in each channel of what `paint_lesions` calls shapes.
         """
         donors: list[tuple[Donor, Placement]] = []
         if self.donors and rng.random() < _PAINTED:
@@ -215,15 +221,16 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
             donors = [(donor, source.place(donor, rng)) for donor in chosen]
         start = self._centre(source, donors, rng) - self.cut_size // 2
         cut[:2] = _cube(source.image, start, self.cut_size)
-        bits = _cube(source.bits, start, self.cut_size)
-        cut[2], cut[3] = (bits & _LESION) != 0, (bits & _BRAIN) != 0
+        cut[2] = _cube(source.bits, start, self.cut_size)
         keep = rng.uniform(0.1, 1.0)
         small_only = rng.random() < _NO_LARGE_LESION
+        parts = [np.zeros((3, 1), np.float32)]
         for donor, placement in donors:
-            parts = torch.from_numpy(_parts(donor, keep, small_only, rng)).to(self.device)
             labels = donor.on_cube(placement, start, self.cut_size)
-            x, y, z = torch.nonzero(labels * (bits & _HOST), as_tuple=True)
-            cut[4:, x, y, z] = parts[:, labels[x, y, z].long()]
+            before = sum(own.shape[1] for own in parts) - 1
+            cut[3] = torch.where(labels > 0, labels + before, cut[3])
+            parts.append(_parts(donor, keep, small_only, rng))
+        return torch.from_numpy(np.concatenate(parts, axis=1)).to(self.device)
 
     def _centre(
         self,
@@ -247,8 +254,14 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         jitter = rng.integers(-self.patch_size // 4, self.patch_size // 4 + 1, 3)
         return np.asarray(centre + jitter)
 
-    def _moved(self, cuts: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """Return cubes turned, zoomed, sheared and mirrored, each in its own way, and cropped."""
+    def _moved(
+        self, cuts: torch.Tensor, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return cubes turned, zoomed, sheared and mirrored, each in its own way, and cropped.
+
+        The first two channels, images, are interpolated linearly; of the others the nearest
+        voxel is taken, so that no lesion gets lost for being small.
+        """
         matrices = np.stack([_random_affine(rng) for _ in range(len(cuts))])
         # affine_grid takes the axes in reverse order, and both cubes from -1 to 1.
         theta = np.zeros((len(cuts), 3, 4), np.float32)
@@ -257,7 +270,9 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         grid = functional.affine_grid(
             torch.from_numpy(theta).to(self.device), size, align_corners=False
         )
-        return functional.grid_sample(cuts, grid, align_corners=False)
+        image = functional.grid_sample(cuts[:, :2], grid, align_corners=False)
+        codes = functional.grid_sample(cuts[:, 2:], grid, mode="nearest", align_corners=False)
+        return image, codes
 
 
 def cut_slab(flair: torch.Tensor, lesions: torch.Tensor, rng: np.random.Generator) -> None:
@@ -294,7 +309,7 @@ def _random_affine(rng: np.random.Generator) -> NDArray[np.float64]:
 def _parts(
     donor: Donor, keep: float, small_only: bool, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Return what to paint for each label of a donor, shape (3, labels); 0 is background.
+    """Return what to paint for each label of a donor from 1 on, shape (3, labels).
 
     The rows are whether it is painted, and its parts of brightening and darkening.
     """
@@ -302,9 +317,8 @@ def _parts(
     kept = rng.random(count) < keep
     if small_only:
         kept &= donor.sizes <= _LARGE_LESION_VOXELS
-    parts = np.zeros((3, count + 1), np.float32)
-    parts[:, 1:] = kept, kept * rng.uniform(0.7, 1.4, count), kept * rng.uniform(0.0, 2.0, count)
-    return parts
+    bright, dark = rng.uniform(0.7, 1.4, count), rng.uniform(0.0, 2.0, count)
+    return np.array([kept, kept * bright, kept * dark], np.float32)
 
 
 def _cube(volume: torch.Tensor, start: NDArray[np.int64], edge: int) -> torch.Tensor:

@@ -72,6 +72,20 @@ def test_each_shape_becomes_a_lesion_bright_on_flair_and_not_bright_on_t1w(seed:
     assert not (lesions & (shapes()[:, :1] == 0)).any()
 
 
+def test_a_lesion_of_one_voxel_is_seen_like_a_large_one() -> None:
+    image, lesions = torch.full((1, 2, 30, 30, 30), 0.5), torch.zeros(1, 1, 30, 30, 30)
+    lesions[:, :, 4:12, 4:26, 4:26] = 1
+    lesions[:, :, 16:29:4, 4:27:4, 4:27:4] = 1
+    for seed in range(5):
+        painted, found = paint_lesions(
+            image, lesions.expand(1, 3, 30, 30, 30), torch.zeros(1), Draws(seed, CPU)
+        )
+        assert torch.equal(found, lesions > 0)
+        change = (painted - image)[:, :1]
+        small, large = change[:, :, 16:][found[:, :, 16:]], change[:, :, 6:10, 6:24, 6:24]
+        assert 0.65 * large.mean() < small.mean() < large.mean()
+
+
 def test_only_the_surroundings_of_shapes_change() -> None:
     painted, _ = paint()
     far = torch.ones(SHAPE, dtype=torch.bool)

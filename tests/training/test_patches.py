@@ -112,6 +112,18 @@ def test_a_scan_as_small_as_the_patch_is_enough() -> None:
     assert {tuple(items[i]["image"].shape) for i in range(6)} == {(BATCH, 2, SIZE, SIZE, SIZE)}
 
 
+def test_lesions_keep_their_size_however_small_they_are() -> None:
+    lattice = np.zeros(SHAPE, bool)
+    for x, y, z in np.ndindex(2, 2, 2):
+        lattice[x::6, y::6, z::6] = True
+    whole = np.ones((2, *SHAPE), np.float32)
+    items = batches([LabelledScan("a/sub-01", "", whole, lattice, (1.0,) * 3)], [], length=20)
+    found = [items[i] for i in range(20)]
+    n_lesion = sum(float(item["lesions"].sum()) for item in found)
+    n_brain = sum(float((item["image"][:, :1] != 0).sum()) for item in found)
+    assert n_lesion / n_brain == pytest.approx(8 / 6**3, rel=0.1)
+
+
 def test_every_person_is_drawn_equally_often() -> None:
     assert [len(sessions) for sessions in patches().persons] == [2, 1]
 
