@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from bids_lesion_xai.training.augment import smooth
@@ -10,10 +11,10 @@ from bids_lesion_xai.training.draws import Draws
 
 # Fluid is dark on FLAIR: below this many brain standard deviations nothing is painted.
 _DARKEST_TISSUE = -1.0
-# How lesions of a scan differ from the tissue around them, in brain standard deviations: on real
-# scans most are 0.5 to 1.7 brighter on FLAIR and 0 to 0.9 darker on T1w.
-_FLAIR_BRIGHTENING = (0.4, 1.8)
-_T1W_DARKENING = (0.0, 0.8)
+# How lesions of a scan differ from the tissue around them, in brain standard deviations: on
+# real scans they are 1.0 to 2.1 brighter on FLAIR and 0 to 0.8 darker on T1w (medians of six).
+_FLAIR_BRIGHTENING = (0.6, 2.4)
+_T1W_DARKENING = (0.0, 1.0)
 # What is taken from the contrast of real lesions: from more than half to a strengthening.
 _FADING = (-0.3, 0.6)
 # Of the full contrast, the least in a lesion: smoothed like a large one, a lesion of a few voxels
@@ -52,7 +53,8 @@ def paint_lesions(
     soft = smooth(shapes * lesions, draws.uniform(0.4, 0.9, (n,))) * tissue
     opacity = torch.maximum(soft[:, :1], _LEAST_OPACITY * lesions)
     strength = soft[:, 1:] / soft[:, :1].clamp_min(1e-6) * opacity
-    brightness = torch.maximum(draws.uniform(*_FLAIR_BRIGHTENING, (n,)), least_brightening)
+    low, high = np.log(_FLAIR_BRIGHTENING)
+    brightness = torch.maximum(draws.uniform(low, high, (n,)).exp(), least_brightening)
     change = torch.stack([brightness, -draws.uniform(*_T1W_DARKENING, (n,))], 1)
     texture = 1 + 0.25 * smooth(
         draws.normal((n, 1, *image.shape[2:])), torch.ones(n, device=image.device)

@@ -23,9 +23,9 @@ from bids_lesion_xai.training.synthesis import SyntheticHead
 # A patch is cut larger than it will be, so that rotation and zoom rarely reach beyond.
 _CUT_FACTOR = 1.375
 _LESION_CENTRED = 0.6
-_PAINTED = 0.7
+_PAINTED = 0.8
 _TWO_DONORS = 0.5
-_NO_LARGE_LESION = 0.4
+_NO_LARGE_LESION = 0.25
 _LARGE_LESION_VOXELS = 300
 _CUT_SLAB = 0.1
 _ROTATION_RADIANS, _ZOOM, _SHEAR = 0.26, 0.15, 0.05
@@ -156,6 +156,9 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         self.heads = _sources(heads, self.device)
         self.synthetic_share = synthetic_share if heads and scans else float(bool(heads))
         self.donors = [Donor(mask, self.device) for mask in masks if mask.any()]
+        # Most people have few lesions; a network must have seen the others as well.
+        loads = np.array([donor.sizes.sum() for donor in self.donors]) ** 0.5
+        self.donor_chances = loads / max(loads.sum(), 1.0)
         self.patch_size, self.batch_size = patch_size, batch_size
         self.cut_size = int(patch_size * _CUT_FACTOR)
         self.length = length
@@ -217,12 +220,13 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         donors: list[tuple[Donor, Placement]] = []
         if self.donors and rng.random() < _PAINTED:
             count = 2 if rng.random() < _TWO_DONORS else 1
-            chosen = [self.donors[i] for i in rng.integers(len(self.donors), size=count)]
+            which = rng.choice(len(self.donors), size=count, p=self.donor_chances)
+            chosen = [self.donors[i] for i in which]
             donors = [(donor, source.place(donor, rng)) for donor in chosen]
         start = self._centre(source, donors, rng) - self.cut_size // 2
         cut[:2] = _cube(source.image, start, self.cut_size)
         cut[2] = _cube(source.bits, start, self.cut_size)
-        keep = rng.uniform(0.1, 1.0)
+        keep = rng.uniform(0.25, 1.0)
         small_only = rng.random() < _NO_LARGE_LESION
         parts = [np.zeros((3, 1), np.float32)]
         for donor, placement in donors:

@@ -124,6 +124,14 @@ def test_lesions_keep_their_size_however_small_they_are() -> None:
     assert n_lesion / n_brain == pytest.approx(8 / 6**3, rel=0.1)
 
 
+def test_donors_with_many_lesions_are_drawn_more_often() -> None:
+    few, many = blob(7), np.zeros(SHAPE, bool)
+    many[4:24, 4:22, 4:24] = True
+    chances = batches([scan("a/sub-01", 1)], [few, many]).donor_chances
+    assert chances.sum() == pytest.approx(1)
+    assert chances[1] / chances[0] == pytest.approx((many.sum() / few.sum()) ** 0.5)
+
+
 def test_every_person_is_drawn_equally_often() -> None:
     assert [len(sessions) for sessions in patches().persons] == [2, 1]
 
