@@ -22,6 +22,9 @@ _RADIUS_VOXELS = 3
 # Standard deviations of a brain's intensities between 0 and its mean: what a bias field multiplies
 # is the intensity, not its distance from the mean.
 _BIAS_LEVEL = (0.0, 3.0)
+# Pieces of a random tone curve over the range of a patch, and how their slopes differ.
+_PIECES = 8
+_LARGEST_LOG_SLOPE = 0.6
 
 
 def change_scanner(image: torch.Tensor, draws: Draws) -> torch.Tensor:
@@ -35,14 +38,14 @@ def change_scanner(image: torch.Tensor, draws: Draws) -> torch.Tensor:
         In units of normalised intensity.
     draws : Draws
     """
-    image = _sometimes(image, thick_slices, 0.25, draws)
-    image = _sometimes(image, _blurred, 0.15, draws)
-    image = _sometimes(image, _biased, 0.3, draws)
-    image = _sometimes(image, _gamma, 0.3, draws)
+    image = _sometimes(image, thick_slices, 0.1, draws)
+    image = _sometimes(image, _blurred, 0.1, draws)
+    image = _sometimes(image, _biased, 0.2, draws)
+    image = _sometimes(image, _toned, 0.3, draws)
     own = (*image.shape[:2], 1, 1, 1)
-    image = image * torch.where(draws.chance(0.8, own), draws.uniform(0.6, 1.4, own), 1.0)
-    image = image + torch.where(draws.chance(0.7, own), draws.uniform(-0.3, 0.3, own), 0.0)
-    deviation = torch.where(draws.chance(0.4, own), draws.uniform(0, 0.25, own), 0.0)
+    image = image * torch.where(draws.chance(0.8, own), draws.uniform(-0.15, 0.15, own).exp(), 1.0)
+    image = image + torch.where(draws.chance(0.7, own), draws.uniform(-0.1, 0.1, own), 0.0)
+    deviation = torch.where(draws.chance(0.4, own), draws.uniform(0, 0.12, own), 0.0)
     return image + deviation * draws.normal(image.shape)
 
 
@@ -117,12 +120,22 @@ def _biased(images: torch.Tensor, draws: Draws) -> torch.Tensor:
     return (images + level) * field - level
 
 
-def _gamma(images: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Return images with another gamma, and the same mean and standard deviation as before."""
+def _toned(images: torch.Tensor, draws: Draws) -> torch.Tensor:
+    """Return images through a random rising curve, with the same mean and deviation as before.
+
+    Scanners differ in how far fluid, white matter, cortex and lesions lie apart, not in their
+    order. The curve has `_PIECES` pieces of equal width with slopes of their own.
+    """
     space = (2, 3, 4)
     low, high = images.amin(space, keepdim=True), images.amax(space, keepdim=True)
-    exponent = torch.exp(draws.uniform(-0.4, 0.4, (len(images), 1, 1, 1, 1)))
-    changed = ((images - low) / (high - low).clamp_min(1e-6)) ** exponent
+    level = (images - low) / (high - low).clamp_min(1e-6) * _PIECES
+    slopes = torch.exp(
+        draws.uniform(-_LARGEST_LOG_SLOPE, _LARGEST_LOG_SLOPE, (len(images), _PIECES))
+    )
+    changed = torch.zeros_like(level)
+    for piece in range(_PIECES):
+        slope = slopes[:, piece, None, None, None, None]
+        changed.addcmul_((level - piece).clamp(0, 1), slope)
     mean, deviation = images.mean(space, keepdim=True), images.std(space, keepdim=True)
     own_mean, own_deviation = changed.mean(space, keepdim=True), changed.std(space, keepdim=True)
     return (changed - own_mean) / own_deviation.clamp_min(1e-6) * deviation + mean
