@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Subset
 
 from bids_lesion_xai.errors import UsageError
@@ -28,6 +29,13 @@ from bids_lesion_xai.training.synthesis import SyntheticHead
 log = logging.getLogger(__name__)
 
 _STEPS_BETWEEN_MESSAGES = 50
+# The part of a training in which batch norm normalises by the statistics of the batch; after it,
+# the network is trained as it will predict. One that was trained by those of its batches to
+# the end reached Dice 0.60 instead of 0.37 on a person left out when it was given that person's.
+_FREE_STATISTICS = 0.6
+# Of running statistics, so much is of the last batch: with four patches in each, PyTorch's 0.1
+# would make them those of some 40 patches.
+_MOMENTUM = 0.02
 # Options that change nothing in the weights.
 _FREE_TO_CHANGE = ("workers", "checkpoint_every")
 
@@ -68,6 +76,8 @@ def train(
     layout = torch.channels_last_3d
     network = ARCHITECTURES[options.network].build().to(device)
     network.to(memory_format=layout)  # type: ignore[call-overload]
+    for norm in _batch_norms(network):
+        norm.momentum = _MOMENTUM
     optimiser = torch.optim.AdamW(
         network.parameters(), options.learning_rate, weight_decay=1e-4, fused=True
     )
@@ -88,6 +98,9 @@ def train(
         batches = iter(_batches(patches, options, done))
         pace = _Pace(options.steps, done)
         for step in range(done + 1, options.steps + 1):
+            if step > _FREE_STATISTICS * options.steps:
+                for norm in _batch_norms(network):
+                    norm.eval()
             with pace.waiting():
                 batch = next(batches)
             with torch.autocast(device.type, torch.bfloat16):
@@ -129,6 +142,10 @@ def _cores_beside_workers(device: torch.device, workers: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _batch_norms(network: torch.nn.Module) -> list[_BatchNorm]:
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]
 
 
 class _LossTable:

@@ -109,6 +109,14 @@ def test_weights_change_and_stay_finite(tmp_path: Path) -> None:
     assert all(not torch.equal(trained[name], start[name]) for name in kernels)
 
 
+def test_batch_norm_ends_its_training_with_the_statistics_it_predicts_with(
+    tmp_path: Path,
+) -> None:
+    seen = [value for name, value in run(tmp_path).items() if name.endswith("batches_tracked")]
+    assert seen
+    assert all(count == 3 for count in seen)
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [({"steps": 7}, "steps"), ({"loss": "ndice-focal"}, "loss"), ({"seed": 4}, "seed")],
