@@ -12,7 +12,7 @@ from bids_lesion_xai.training.draws import Draws
 # Fluid is dark on FLAIR: below this many brain standard deviations nothing is painted.
 _DARKEST_TISSUE = -1.0
 # How lesions of a scan differ from the tissue around them, in brain standard deviations: on
-# real scans they are 1.0 to 2.1 brighter on FLAIR and 0 to 0.8 darker on T1w (medians of six).
+# six real scans their medians are 1.0 to 2.1 brighter on FLAIR and 0 to 0.7 darker on T1w.
 _FLAIR_BRIGHTENING = (0.6, 2.4)
 _T1W_DARKENING = (0.0, 1.0)
 # What is taken from the contrast of real lesions: from more than half to a strengthening.

@@ -264,7 +264,7 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         """Return cubes turned, zoomed, sheared and mirrored, each in its own way, and cropped.
 
         The first two channels, images, are interpolated linearly; of the others the nearest
-        voxel is taken, so that no lesion gets lost for being small.
+        voxel is taken, so that small lesions keep their size.
         """
         matrices = np.stack([_random_affine(rng) for _ in range(len(cuts))])
         # affine_grid takes the axes in reverse order, and both cubes from -1 to 1.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from bids_lesion_xai.training.augment import change_scanner, smooth, thick_slices
+from bids_lesion_xai.training.augment import _toned, change_scanner, smooth, thick_slices
 from bids_lesion_xai.training.draws import Draws
 
 CPU = torch.device("cpu")
@@ -45,6 +45,18 @@ def test_thick_slices_keep_shape_and_mean_and_lie_along_one_axis() -> None:
         assert steps[smallest] < 0.8 < min(steps[:smallest] + steps[smallest + 1 :])
         along.append(smallest)
     assert 15 < along.count(2) < 29
+
+
+def test_a_tone_curve_keeps_order_mean_and_deviation_and_changes_contrasts() -> None:
+    images = noise(6, 1, 12, 12, 12)
+    changed = _toned(images, Draws(0, CPU))
+    for before, after in zip(images.flatten(1), changed.flatten(1), strict=True):
+        rising = after[before.argsort()].diff()
+        assert rising.min() > -1e-5
+        steps = rising / before.sort().values.diff().clamp_min(1e-6)
+        assert steps.quantile(0.9) > 1.3 * steps.quantile(0.1)
+        torch.testing.assert_close(after.mean(), before.mean(), rtol=0, atol=1e-5)
+        torch.testing.assert_close(after.std(), before.std(), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("seed", range(3))
