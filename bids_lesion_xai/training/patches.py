@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from bids_lesion_xai.lesions.label import CONNECTIVITY
+from bids_lesion_xai.lesions.normal import normal_white_matter
 from bids_lesion_xai.training.augment import change_scanner
 from bids_lesion_xai.training.draws import Draws
 from bids_lesion_xai.training.paint import fade_lesions, paint_lesions
@@ -84,7 +85,7 @@ class _Source:
         self.shape = np.array(scan.lesions.shape)
         self.head = isinstance(scan, SyntheticHead)
         self.least_brightening = scan.least_brightening if isinstance(scan, SyntheticHead) else 0.0
-        hosts = scan.hosts if isinstance(scan, SyntheticHead) else scan.brain & ~_near(scan, 2)
+        hosts = scan.hosts if isinstance(scan, SyntheticHead) else _white_matter(scan)
         self.middles = _middles(*_labelled(scan.lesions))
         self.inside = scan.brain
         chosen = rng.choice(np.flatnonzero(self.inside), _BRAIN_VOXELS)
@@ -357,6 +358,17 @@ def _around(scan: LabelledScan) -> NDArray[np.float32]:
         return np.zeros(2, np.float32)
     rim = _near(scan, 3) & ~_near(scan, 1) & scan.brain
     return np.asarray(np.median(scan.image[:, rim], axis=1), np.float32)
+
+
+def _white_matter(scan: LabelledScan) -> NDArray[np.bool_]:
+    """Return white matter without lesions.
+
+    A network that has seen lesions painted into cortex takes bright cortex for lesions.
+    """
+    flair, t1w = scan.image
+    white = normal_white_matter(flair, t1w, scan.brain, scan.lesions, scan.spacing_mm)
+    # Normal white matter is without its outermost voxels.
+    return np.asarray(ndimage.binary_dilation(white) & scan.brain)
 
 
 def _near(scan: LabelledScan, voxels: int) -> NDArray[np.bool_]:

@@ -116,12 +116,29 @@ def test_lesions_keep_their_size_however_small_they_are() -> None:
     lattice = np.zeros(SHAPE, bool)
     for x, y, z in np.ndindex(2, 2, 2):
         lattice[x::6, y::6, z::6] = True
-    whole = np.ones((2, *SHAPE), np.float32)
+    whole = np.random.default_rng(0).normal(9, 1, (2, *SHAPE)).astype(np.float32)
     items = batches([LabelledScan("a/sub-01", "", whole, lattice, (1.0,) * 3)], [], length=20)
     found = [items[i] for i in range(20)]
     n_lesion = sum(float(item["lesions"].sum()) for item in found)
     n_brain = sum(float((item["image"][:, :1] != 0).sum()) for item in found)
     assert n_lesion / n_brain == pytest.approx(8 / 6**3, rel=0.1)
+
+
+def test_lesions_are_painted_into_white_matter_of_real_scans_and_not_into_their_lesions() -> None:
+    radius = np.linalg.norm((np.indices(SHAPE).T - np.array(SHAPE) / 2).T, axis=0)
+    white, cortex = radius < 13, (radius >= 13) & (radius < 17)
+    lesions = np.zeros(SHAPE, bool)
+    lesions[20:24, 19:23, 21:25] = True
+    image = np.random.default_rng(0).normal(0, 0.1, (2, *SHAPE)).astype(np.float32)
+    image += np.select([white, cortex], [[[[[0.2]]], [[[1.0]]]], [[[[0.7]]], [[[-0.2]]]]], -2)
+    image[0][lesions] += 2
+    image *= radius < 19
+    one = LabelledScan("a/sub-01", "", image, lesions, (1.0, 1.0, 1.0))
+    hosts = (batches([one], []).persons[0][0].bits & 4).numpy() > 0
+    assert not hosts[lesions].any()
+    assert not hosts[radius > 14].any()
+    away = white & (np.linalg.norm((np.indices(SHAPE).T - [21.5, 20.5, 22.5]).T, axis=0) > 9)
+    assert hosts[away].mean() > 0.95
 
 
 def test_donors_with_many_lesions_are_drawn_more_often() -> None:
