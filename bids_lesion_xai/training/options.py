@@ -47,7 +47,7 @@ class TrainingOptions:
     network: str = "unet"
     loss: str = "dice-ce"
     synthetic_heads: int = 80
-    synthetic_share: float = 0.4
+    synthetic_share: float = 0.25
     seed: int = 0
     workers: int = 1
     checkpoint_every: int = 200

@@ -123,3 +123,20 @@ def test_contrasts_differ_from_head_to_head(anatomy: NDArray[np.uint8]) -> None:
             for head in heads
         ]
         assert np.std(means) > 0.1
+
+
+def test_sulci_are_open_in_some_heads_and_closed_in_others(tmp_path: Path) -> None:
+    from_middle = np.indices((SIDE,) * 3).T - (SIDE - 1) / 2
+    radius = np.linalg.norm(from_middle, axis=-1).T
+    labels = label_map()
+    cortex = (radius >= 8) & (radius < 16)
+    sulcus = cortex & (radius >= 11) & (np.abs(from_middle.T[0]) < 1)
+    labels[cortex], labels[sulcus] = 3, 24
+    anatomy = load_anatomy(write(tmp_path, labels))
+    filled = []
+    for head in synthetic_heads([anatomy], count=12, seed=0):
+        flair = head.image[0]
+        dark, bright = flair[labels == 4].mean(), flair[cortex & ~sulcus].mean()
+        filled.append((flair[sulcus & (radius < 14)].mean() - dark) / (bright - dark))
+    assert min(filled) < 0.5
+    assert max(filled) > 0.9
