@@ -112,13 +112,30 @@ def test_a_scan_as_small_as_the_patch_is_enough() -> None:
     assert {tuple(items[i]["image"].shape) for i in range(6)} == {(BATCH, 2, SIZE, SIZE, SIZE)}
 
 
-def test_lesions_keep_their_size_however_small_they_are() -> None:
+def on_a_lattice() -> list[dict[str, torch.Tensor]]:
+    """Return items of a scan with a lesion of 2 voxels edge every 6 voxels, and no background."""
     lattice = np.zeros(SHAPE, bool)
     for x, y, z in np.ndindex(2, 2, 2):
         lattice[x::6, y::6, z::6] = True
     whole = np.random.default_rng(0).normal(9, 1, (2, *SHAPE)).astype(np.float32)
     items = batches([LabelledScan("a/sub-01", "", whole, lattice, (1.0,) * 3)], [], length=20)
-    found = [items[i] for i in range(20)]
+    return [items[i] for i in range(20)]
+
+
+def test_half_of_the_patches_keep_their_voxels() -> None:
+    masks = torch.cat([item["lesions"][:, 0] for item in on_a_lattice()]) > 0
+    brains = torch.cat([item["image"][:, 0] for item in on_a_lattice()]) != 0
+    kept = torch.ones(len(masks), dtype=torch.bool)
+    for axis in (1, 2, 3):
+        here, there = (masks.narrow(axis, start, SIZE - 6) for start in (0, 6))
+        inside = brains.narrow(axis, 0, SIZE - 6) & brains.narrow(axis, 6, SIZE - 6)
+        kept &= ((here == there) | ~inside).flatten(1).all(1)
+    # One patch in ten has no lesions in a slab.
+    assert 0.3 < kept.float().mean() < 0.6
+
+
+def test_lesions_keep_their_size_however_small_they_are() -> None:
+    found = on_a_lattice()
     n_lesion = sum(float(item["lesions"].sum()) for item in found)
     n_brain = sum(float((item["image"][:, :1] != 0).sum()) for item in found)
     assert n_lesion / n_brain == pytest.approx(8 / 6**3, rel=0.1)
