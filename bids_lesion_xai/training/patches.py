@@ -29,7 +29,8 @@ _TWO_DONORS = 0.5
 _NO_LARGE_LESION = 0.25
 _LARGE_LESION_VOXELS = 300
 _CUT_SLAB = 0.1
-# The others keep their voxels, and with them the sharpness that a network will meet.
+# How often a patch is turned, zoomed and sheared. The others keep their voxels, and with them the
+# sharpness that a network will meet.
 _TURNED = 0.5
 _ROTATION_RADIANS, _ZOOM, _SHEAR = 0.26, 0.15, 0.05
 # Of each brain, so many voxels are drawn once, to be the centres of patches without lesions.

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Subset
 
 from bids_lesion_xai.errors import UsageError
 from bids_lesion_xai.training.architectures import ARCHITECTURES
-from bids_lesion_xai.training.losses import LOSSES
+from bids_lesion_xai.training.losses import LOSSES, Loss
 from bids_lesion_xai.training.options import TrainingOptions
 from bids_lesion_xai.training.patches import Patches
 from bids_lesion_xai.training.scans import LabelledScan
@@ -99,15 +99,10 @@ def train(
                     norm.eval()
             with pace.waiting():
                 batch = next(batches)
-            with torch.autocast(device.type, torch.bfloat16):
-                logits = network(batch["image"].to(device, memory_format=_LAYOUT))
-            loss = loss_function(logits.float(), batch["lesions"].to(device))
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            loss = _step(network, batch, loss_function, optimiser, device)
             rate = float(schedule.get_last_lr()[0])
             schedule.step()
-            table.add(step, loss.detach(), rate)
+            table.add(step, loss, rate)
             if step % _STEPS_BETWEEN_MESSAGES == 0 or step == options.steps:
                 pace.tell(step, loss.item())
             if step % options.checkpoint_every == 0 or step == options.steps:
@@ -138,6 +133,23 @@ def _cores_beside_workers(device: torch.device, workers: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _step(
+    network: torch.nn.Module,
+    batch: dict[str, torch.Tensor],
+    loss_function: Loss,
+    optimiser: torch.optim.Optimizer,
+    device: torch.device,
+) -> torch.Tensor:
+    """Change the network by one batch, and return the loss before, a scalar on the device."""
+    with torch.autocast(device.type, torch.bfloat16):
+        logits = network(batch["image"].to(device, memory_format=_LAYOUT))
+    loss = loss_function(logits.float(), batch["lesions"].to(device))
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    return loss.detach()
 
 
 def _untrained(options: TrainingOptions, device: torch.device) -> torch.nn.Module:

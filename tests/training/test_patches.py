@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bids_lesion_xai.training.patches import Donor, Patches, _cube, cut_slab
+from bids_lesion_xai.training.patches import _HOST, Donor, Patches, _cube, cut_slab
 from bids_lesion_xai.training.scans import LabelledScan
 from bids_lesion_xai.training.synthesis import SyntheticHead
 
@@ -123,8 +123,9 @@ def on_a_lattice() -> list[dict[str, torch.Tensor]]:
 
 
 def test_half_of_the_patches_keep_their_voxels() -> None:
-    masks = torch.cat([item["lesions"][:, 0] for item in on_a_lattice()]) > 0
-    brains = torch.cat([item["image"][:, 0] for item in on_a_lattice()]) != 0
+    found = on_a_lattice()
+    masks = torch.cat([item["lesions"][:, 0] for item in found]) > 0
+    brains = torch.cat([item["image"][:, 0] for item in found]) != 0
     kept = torch.ones(len(masks), dtype=torch.bool)
     for axis in (1, 2, 3):
         here, there = (masks.narrow(axis, start, SIZE - 6) for start in (0, 6))
@@ -151,7 +152,7 @@ def test_lesions_are_painted_into_white_matter_of_real_scans_and_not_into_their_
     image[0][lesions] += 2
     image *= radius < 19
     one = LabelledScan("a/sub-01", "", image, lesions, (1.0, 1.0, 1.0))
-    hosts = (batches([one], []).persons[0][0].bits & 4).numpy() > 0
+    hosts = (batches([one], []).persons[0][0].bits & _HOST).numpy() > 0
     assert not hosts[lesions].any()
     assert not hosts[radius > 14].any()
     away = white & (np.linalg.norm((np.indices(SHAPE).T - [21.5, 20.5, 22.5]).T, axis=0) > 9)
