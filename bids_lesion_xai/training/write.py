@@ -22,7 +22,7 @@ from bids_lesion_xai.training.evaluate import Setting
 from bids_lesion_xai.training.options import TrainingOptions
 
 WEIGHTS = "models/model.safetensors"
-BUNDLE_VERSION = "0.2.0"
+BUNDLE_VERSION = "0.3.0"
 _SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 
 
