@@ -57,8 +57,10 @@ class Run:
         return predicted_lesions(self.group.lesions)
 
     def experiment(self, name: str) -> pd.DataFrame:
-        """Return the rows of an experiment on lesions that were found."""
-        return self.group.experiments[name]
+        """Return the rows of an experiment: of lesions that were found, or of no lesion."""
+        rows = self.group.experiments[name]
+        keys = ["participant_id", "session_id", "index"]
+        return rows.merge(self.predicted[keys]) if "index" in rows else rows
 
     def claim(self, measure: str, contrast: str = "") -> pd.Series:
         """Return the claim on `measure`, the only one or that of `contrast`."""
@@ -178,7 +180,7 @@ def _place(run: Run) -> Iterator[list[str]]:
     negative = [claim["contrast"] for claim in shells if claim["high"] < 0]
     answer = verdict(shells[0], above=False)
     if answer.startswith("no") and negative:
-        answer = f"in part: at {', '.join(negative)}"
+        answer = f"in part, not corrected: at {', '.join(negative)}"
     yield ["... and negative close around it", found, answer]
 
 
@@ -283,15 +285,15 @@ def _synthetic(run: Run) -> Iterator[list[str]]:
         return mean_of_people(own, "detected")
 
     whole = {name: share(name, np.inf) for name in ("flair", "t1w", "both")}
-    alone = share("both", 0.0)
+    alone = {name: share(name, 0.0) for name in ("flair", "both")}
     needs_flair = min(whole["flair"].value, whole["both"].value) - whole["t1w"].value > 0.5
-    needs_tissue = whole["both"].value - alone.value > 0.5
+    needs_tissue = min(whole[name].value - alone[name].value for name in alone) > 0.5
     yield [
         "of synthetic lesions, those are detected that are brighter on FLAIR and lie in normal "
         "tissue",
         f"detected ({DIAMETER_MM:.0f} mm, {CONTRAST:.0f} SD): FLAIR {interval(whole['flair'])}, "
-        f"T1w {interval(whole['t1w'])}, both {interval(whole['both'])}; both, but with zeros "
-        f"right beyond the lesion, {interval(alone)}",
+        f"T1w {interval(whole['t1w'])}, both {interval(whole['both'])}; with zeros right "
+        f"beyond the lesion, FLAIR {interval(alone['flair'])}, both {interval(alone['both'])}",
         "yes"
         if needs_flair and needs_tissue
         else "in part"
