@@ -15,6 +15,9 @@ from bids_lesion_xai.errors import UnavailableError
 DEFAULT_BUNDLE = Path(__file__).parent / "flair_t1w_unet"
 # Classes of `monai.networks.nets` that a bundle may name.
 ALLOWED_NETWORKS = ("UNet", "DynUNet", "SwinUNETR")
+# Logits of background and lesion from two volumes; SwinUNETR need not state its dimensions.
+_NETWORK_DEFAULTS = {"spatial_dims": 3}
+_NETWORK_SHAPE = {"in_channels": len(CHANNELS), "out_channels": 2, **_NETWORK_DEFAULTS}
 _WEIGHTS_SUFFIXES = (".safetensors", ".pt")
 # Arguments of MONAI's `SlidingWindowInferer` that change no value or are read, and what the others
 # must be, since windows are blended like that.
@@ -91,7 +94,8 @@ def read_bundle(folder: Path) -> Bundle:
     ------
     UnavailableError
         A file is missing or malformed, the network is not on the allow list, a value is an
-        expression (starts with `$` or `@`), or the inputs are not FLAIR and T1w.
+        expression (starts with `$` or `@`), the inputs are not FLAIR and T1w, or the network does
+        not map two volumes to two.
     """
     metadata = _read_json(folder / "configs" / "metadata.json")
     inference = _read_json(folder / "configs" / "inference.json")
@@ -140,6 +144,14 @@ def _check(bundle: Bundle, channels: tuple[str, ...], n_channels: int) -> None:
         message = (
             f"Model {bundle.name} takes {n_channels} channels {channels}; exactly "
             f"{expected} are expected, in this order."
+        )
+        raise UnavailableError(message)
+    given = {**_NETWORK_DEFAULTS, **bundle.arguments}
+    shape = {key: given.get(key) for key in _NETWORK_SHAPE}
+    if shape != _NETWORK_SHAPE:
+        message = (
+            f"Model {bundle.name} has a network_def with {shape} in inference.json; "
+            f"{_NETWORK_SHAPE} is expected."
         )
         raise UnavailableError(message)
     if bundle.weights.suffix not in _WEIGHTS_SUFFIXES or not bundle.weights.is_file():
