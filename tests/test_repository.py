@@ -55,11 +55,18 @@ def model_figures() -> str:
         own = [row for row in rows if row["left_out"] == way]
         real = [row for row in own if not row["person"].startswith("synthetic/")]
         parts.append(f"Each {way} left out:\n\n{_figures_of_scans(real)}")
-        free = [row["n_false_positive_over_10mm3"] for row in own if row not in real]
+        free = [row for row in own if row not in real]
         if free:
-            counts = ", ".join(map(str, free))
-            parts.append(f"Lesions above 10 mm³ on lesion-free synthetic heads: {counts}.")
+            parts.append(_false_lesions_of_heads(free))
     return "\n\n".join(parts)
+
+
+def _false_lesions_of_heads(rows: list[dict[str, Any]]) -> str:
+    lines = ["| lesion-free head | lesions above 10 mm³, by each network |", "| --- | --- |"]
+    for head in dict.fromkeys(row["person"] for row in rows):
+        counts = [row["n_false_positive_over_10mm3"] for row in rows if row["person"] == head]
+        lines.append(f"| {head} | {', '.join(map(str, counts))} |")
+    return "\n".join(lines)
 
 
 def _figures_of_scans(rows: list[dict[str, Any]]) -> str:
