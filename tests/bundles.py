@@ -16,6 +16,7 @@ from bids_lesion_xai.models.network import PUBLISHED_UNET, build, save_weights
 from tests.networks import randomised
 
 MULTIPLE = 2
+ARGUMENTS: dict[str, Any] = {**PUBLISHED_UNET, "channels": [2, 4], "strides": [2]}
 # A logit depends on no voxel further away along any axis: one step of a convolution at full, two
 # at half and one at full resolution.
 REACH = 4
@@ -38,7 +39,7 @@ def bright_unet() -> torch.nn.Module:
     interpolates the average in the last one.
     """
     torch.manual_seed(6)
-    network = build("UNet", _arguments())
+    network = build("UNet", ARGUMENTS)
     randomised(network).float()
     first, last = network.model[0], network.model[-1].conv
     line = torch.tensor([0.5, 1.0, 0.5])
@@ -56,18 +57,21 @@ def bright_unet() -> torch.nn.Module:
     return network
 
 
-def _arguments() -> dict[str, object]:
-    return {**PUBLISHED_UNET, "channels": [2, 4], "strides": [2]}
-
-
 def write_small_bundle(
-    folder: Path, threshold: float = 0.5, inferer: Mapping[str, Any] | None = None
+    folder: Path,
+    threshold: float = 0.5,
+    inferer: Mapping[str, Any] | None = None,
+    *,
+    file: str = "model.safetensors",
 ) -> Path:
-    """Write `bright_unet` as a MONAI bundle, and return its folder."""
+    """Write `bright_unet` as a MONAI bundle with weights called `file`, and return its folder."""
     (folder / "configs").mkdir(parents=True)
-    weights = folder / "models" / "model.safetensors"
+    weights = folder / "models" / file
     weights.parent.mkdir()
-    save_weights(bright_unet(), weights)
+    if weights.suffix == ".pt":
+        torch.save(bright_unet().state_dict(), weights)
+    else:
+        save_weights(bright_unet(), weights)
     image = {
         "num_channels": len(CHANNELS),
         "spatial_shape": [f"{MULTIPLE}*n"] * 3,
@@ -80,7 +84,7 @@ def write_small_bundle(
         "weights": {"file": f"models/{weights.name}", "sha256": sha256(weights)},
     }
     inference = {
-        "network_def": {"_target_": "monai.networks.nets.UNet", **_arguments()},
+        "network_def": {"_target_": "monai.networks.nets.UNet", **ARGUMENTS},
         "threshold": threshold,
         **({"inferer": dict(inferer)} if inferer else {}),
     }
