@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,12 @@ class Material:
         for person in self.people:
             sites.setdefault(person.partition("/")[0], []).append(person)
         return sites
+
+    @cached_property
+    def lesion_free(self) -> list[SyntheticHead]:
+        """Heads of the label maps that `without` keeps out, the same for all networks."""
+        kept_out = self.anatomies[_KEPT_OUT]
+        return synthetic_heads(kept_out, count=_HEADS_OF_EACH * len(kept_out), seed=_SEED_OF_THESE)
 
     def without(self, left_out: Sequence[str]) -> Material:
         """Return the material without some people, and without some label maps."""
@@ -149,7 +156,5 @@ def predict_left_out(
     predictor = ARCHITECTURES[options.network].predictor(network)
     trained_on = material.without(people).people
     scans = load_scans(entry for entry in material.files if entry.person in people)
-    anatomies = material.anatomies[_KEPT_OUT]
-    count = _HEADS_OF_EACH * len(anatomies)
-    free = synthetic_heads(anatomies, count=count, seed=_SEED_OF_THESE)
-    return Fold(predict(predictor, scans, trained_on), predict(predictor, free, trained_on))
+    free = predict(predictor, material.lesion_free, trained_on)
+    return Fold(predict(predictor, scans, trained_on), free)
