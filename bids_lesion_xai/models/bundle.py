@@ -15,9 +15,8 @@ from bids_lesion_xai.errors import UnavailableError
 DEFAULT_BUNDLE = Path(__file__).parent / "flair_t1w_unet"
 # Classes of `monai.networks.nets` that a bundle may name.
 ALLOWED_NETWORKS = ("UNet", "DynUNet", "SwinUNETR")
-# Logits of background and lesion from two volumes; SwinUNETR need not state its dimensions.
-_NETWORK_DEFAULTS = {"spatial_dims": 3}
-_NETWORK_SHAPE = {"in_channels": len(CHANNELS), "out_channels": 2, **_NETWORK_DEFAULTS}
+# Logits of background and lesion from two volumes.
+_NETWORK_SHAPE = {"spatial_dims": 3, "in_channels": len(CHANNELS), "out_channels": 2}
 _WEIGHTS_SUFFIXES = (".safetensors", ".pt")
 # Arguments of MONAI's `SlidingWindowInferer` that change no value or are read, and what the others
 # must be, since windows are blended like that.
@@ -146,7 +145,8 @@ def _check(bundle: Bundle, channels: tuple[str, ...], n_channels: int) -> None:
             f"{expected} are expected, in this order."
         )
         raise UnavailableError(message)
-    given = {**_NETWORK_DEFAULTS, **bundle.arguments}
+    # SwinUNETR need not state its dimensions.
+    given = {"spatial_dims": 3, **bundle.arguments}
     shape = {key: given.get(key) for key in _NETWORK_SHAPE}
     if shape != _NETWORK_SHAPE:
         message = (
