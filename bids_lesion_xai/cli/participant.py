@@ -54,12 +54,12 @@ def run_participants(config: RunConfig) -> int:
     UsageError
         The engine does not fit the model.
     """
-    from bids_lesion_xai.models.network import choose_device
+    from bids_lesion_xai.models.network import check_network, choose_device
 
     started = time.monotonic()
     bundle = read_bundle(config.model)
-    bundle.verify()
     check_engine(config, bundle)
+    check_network(bundle)
     is_cluster = config.plugin.name in SCHEDULERS
     if not is_cluster:
         config = replace(config, device=str(choose_device(config.device)))

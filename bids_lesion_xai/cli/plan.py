@@ -54,9 +54,11 @@ def tell_plan(config: RunConfig) -> int:
 
 
 def _tell_participants(config: RunConfig) -> int:
+    from bids_lesion_xai.models.network import check_network
+
     bundle = read_bundle(config.model)
-    bundle.verify()
     check_engine(config, bundle)
+    check_network(bundle)
     visits, skipped = find_inputs(config)
     if visits:
         visits, alone = with_companions(visits, config)

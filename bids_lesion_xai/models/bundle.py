@@ -93,8 +93,8 @@ def read_bundle(folder: Path) -> Bundle:
     ------
     UnavailableError
         A file is missing or malformed, the network is not on the allow list, a value is an
-        expression (starts with `$` or `@`), the inputs are not FLAIR and T1w, or the network does
-        not map two volumes to two.
+        expression (starts with `$` or `@`), the inputs are not FLAIR and T1w, the network does
+        not map two volumes to two, or the weights are not in the folder.
     """
     metadata = _read_json(folder / "configs" / "metadata.json")
     inference = _read_json(folder / "configs" / "inference.json")
@@ -109,10 +109,10 @@ def read_bundle(folder: Path) -> Bundle:
             network=network.removeprefix("monai.networks.nets."),
             arguments=definition,
             multiple=multiple,
-            threshold=float(inference["threshold"]),
+            threshold=_probability(inference["threshold"]),
             **_windows(inference.get("inferer"), multiple),
             trained_on=tuple(metadata.get("training", {}).get("people", ())),
-            weights=folder / metadata["weights"]["file"],
+            weights=_inside(folder, metadata["weights"]["file"]),
             sha256=str(metadata["weights"]["sha256"]),
         )
         channels = tuple(inputs["channel_def"][str(i)] for i in range(len(CHANNELS)))
@@ -177,7 +177,27 @@ def _multiple(spatial_shape: list[str]) -> int:
     if len(factors) != 1:
         message = f"spatial_shape {spatial_shape} is not the same multiple on every axis"
         raise ValueError(message)
-    return factors.pop()
+    factor = factors.pop()
+    if factor < 1:
+        message = f"spatial_shape {spatial_shape} has no multiple of at least one voxel"
+        raise ValueError(message)
+    return factor
+
+
+def _probability(value: Any) -> float:
+    threshold = float(value)
+    if not 0 < threshold < 1:
+        message = f"threshold {value}; a probability above 0 and below 1 is expected"
+        raise ValueError(message)
+    return threshold
+
+
+def _inside(folder: Path, file: str) -> Path:
+    """Return the path of a file of the bundle: one elsewhere is not what was checked or named."""
+    if Path(file).is_absolute() or ".." in Path(file).parts:
+        message = f"weights {file}; a path inside the folder is expected"
+        raise ValueError(message)
+    return folder / file
 
 
 def _windows(inferer: dict[str, Any] | None, multiple: int) -> dict[str, Any]:

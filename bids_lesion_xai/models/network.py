@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import safetensors
@@ -12,6 +13,7 @@ import safetensors.torch
 import torch
 from monai.networks import nets
 
+from bids_lesion_xai.conventions import CHANNELS
 from bids_lesion_xai.errors import UnavailableError
 from bids_lesion_xai.models.bundle import Bundle
 
@@ -34,6 +36,19 @@ _UNREADABLE = (
     RuntimeError,
     ValueError,
 )
+# What MONAI and torch raise where arguments or weights do not fit.
+_MISFITS = (
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    ZeroDivisionError,
+)
+# torch lists every tensor that does not fit, a line each.
+_SHOWN_CHARACTERS = 300
 
 
 def build(network: str, arguments: dict[str, Any]) -> torch.nn.Module:
@@ -55,10 +70,47 @@ def load_network(bundle: Bundle, device: torch.device) -> torch.nn.Module:
     try:
         module = build(bundle.network, bundle.arguments)
         module.load_state_dict(weights)
-    except (TypeError, ValueError, RuntimeError) as error:
-        message = f"The weights of model {bundle.name} do not fit its network: {error}"
+    except _MISFITS as error:
+        message = f"The weights of model {bundle.name} do not fit its network: {_in_words(error)}"
         raise UnavailableError(message) from error
     return module.to(device).eval().requires_grad_(requires_grad=False)
+
+
+def check_network(bundle: Bundle) -> None:
+    """Refuse a model that would fail at every visit, after its preprocessing.
+
+    The network is applied to two empty volumes with sides of three times the stated multiple: one
+    would leave instance norm a single voxel, and two would hide that the multiple is half of what
+    the network needs.
+
+    Raises
+    ------
+    UnavailableError
+        See `load_network`; or the network does not take volumes of the stated shape, or does not
+        return finite logits of background and lesion for each of their voxels.
+    """
+    network = load_network(bundle, torch.device("cpu"))
+    shape = (1, len(CHANNELS), *[3 * bundle.multiple] * 3)
+    whose = (
+        f"The network of model {bundle.name}, said to take multiples of {bundle.multiple} voxels,"
+    )
+    try:
+        with torch.inference_mode():
+            logits = network(torch.zeros(shape))
+    except _MISFITS as error:
+        message = f"{whose} fails for a volume of shape {shape[2:]}: {_in_words(error)}"
+        raise UnavailableError(message) from error
+    if logits.shape != shape or not logits.isfinite().all():
+        message = (
+            f"{whose} returns logits of shape {tuple(logits.shape)} for empty volumes; finite "
+            f"ones of shape {shape} are expected."
+        )
+        raise UnavailableError(message)
+
+
+def _in_words(error: Exception) -> str:
+    words = shorten(str(error), _SHOWN_CHARACTERS, placeholder=" ...")
+    return f"{type(error).__name__}: {words}"
 
 
 def _read_weights(bundle: Bundle) -> dict[str, torch.Tensor]:

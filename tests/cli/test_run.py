@@ -27,6 +27,7 @@ from bids_lesion_xai.cli import participant, run
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.interfaces import follow
 from bids_lesion_xai.workflows.execute import Failure
+from tests.bundles import write_small_bundle
 from tests.outputs import publish_outputs, raw_rows
 
 ROOT = Path(__file__).parents[2]
@@ -239,6 +240,24 @@ def test_a_missing_model_ends_with_69(
         path.mkdir()
     assert start("participant group", "--model", path) == 69
     assert [str(path) in message for message in told(caplog)] == [True]
+
+
+@pytest.mark.parametrize("option", [(), ("--dry-run",)])
+def test_a_network_of_other_weights_ends_with_69_before_any_visit(
+    option: Sequence[str],
+    start: Run,
+    processed: list[Visit],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = write_small_bundle(tmp_path / "model")
+    path = folder / "configs" / "inference.json"
+    inference = json.loads(path.read_text())
+    inference["network_def"]["channels"] = [3, 5]
+    path.write_text(json.dumps(inference))
+    assert start("participant", "--model", folder, *option) == 69
+    assert ["do not fit its network" in message for message in told(caplog)] == [True]
+    assert processed == []
 
 
 def test_a_missing_device_ends_with_69(start: Run, caplog: pytest.LogCaptureFixture) -> None:

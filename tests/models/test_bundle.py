@@ -15,7 +15,7 @@ import torch
 from bids_lesion_xai.checksum import sha256
 from bids_lesion_xai.errors import UnavailableError
 from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE, read_bundle
-from bids_lesion_xai.models.network import choose_device, load_network
+from bids_lesion_xai.models.network import check_network, choose_device, load_network
 from tests.bundles import ARGUMENTS, INFERER, bright_unet, write_small_bundle
 
 CPU = torch.device("cpu")
@@ -131,8 +131,11 @@ REFUSED = {
     "channels not stated": ("metadata", (*IMAGE, "num_channels"), None, "num_channels"),
     "unequal multiples": ("metadata", (*IMAGE, "spatial_shape"), ["8*n", "16*n"], "spatial_shape"),
     "multiple not a number": ("metadata", (*IMAGE, "spatial_shape"), ["*"] * 3, "not complete"),
+    "no multiple": ("metadata", (*IMAGE, "spatial_shape"), ["0*n"] * 3, "at least one voxel"),
     "no checksum": ("metadata", ("weights", "sha256"), None, "sha256"),
     "other weights": ("metadata", ("weights", "file"), "models/model.onnx", "safetensors or .pt"),
+    "weights above": ("metadata", ("weights", "file"), "../model.pt", "inside the folder"),
+    "weights anywhere": ("metadata", ("weights", "file"), "/model.pt", "inside the folder"),
     "no name": ("metadata", ("name",), None, "name"),
     "no network": ("inference", ("network_def",), None, "network_def"),
     "network not a class": ("inference", ("network_def",), "UNet", "not complete"),
@@ -158,6 +161,9 @@ REFUSED = {
     "reference": ("inference", ("network_def", "channels"), ["@width", 4], "@width"),
     "macro": ("inference", ("network_def", "act"), "%other.json::act", "other.json"),
     "threshold by expression": ("inference", ("threshold",), "$0.5", "not complete"),
+    "threshold not reached": ("inference", ("threshold",), 1.0, "below 1"),
+    "threshold of everything": ("inference", ("threshold",), 0, "above 0"),
+    "threshold not a number": ("inference", ("threshold",), float("nan"), "probability"),
     "inferer by expression": ("inference", ("inferer",), "$print", "not complete"),
     "inferer not named": ("inference", ("inferer", "_target_"), None, "_target_"),
     "other inferer": (
@@ -252,6 +258,26 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     change(folder, "inference", ("network_def", "colour"), "red")
     with pytest.raises(UnavailableError, match="colour"):
         load_network(read_bundle(folder), CPU)
+
+
+def test_a_network_that_works_passes_the_check(tmp_path: Path) -> None:
+    check_network(read_bundle(write_small_bundle(tmp_path / "bundle")))
+
+
+def test_a_multiple_that_is_too_small_is_told_before_any_image(tmp_path: Path) -> None:
+    folder = write_small_bundle(tmp_path / "bundle")
+    change(folder, "metadata", (*IMAGE, "spatial_shape"), ["1*n"] * 3)
+    with pytest.raises(UnavailableError, match=r"multiples of 1 voxels.*\(1, 2, 3, 3, 3\)"):
+        check_network(read_bundle(folder))
+
+
+def test_logits_that_are_not_finite_are_told_before_any_image(tmp_path: Path) -> None:
+    folder = write_small_bundle(tmp_path / "bundle")
+    network = bright_unet()
+    network.model[-1].conv.bias.data.fill_(float("nan"))
+    replace_weights(folder, safetensors.torch.save(network.state_dict()))
+    with pytest.raises(UnavailableError, match="finite"):
+        check_network(read_bundle(folder))
 
 
 def test_kernels_are_stored_in_half_precision(tmp_path: Path) -> None:
