@@ -28,9 +28,10 @@ print(setup['options']['install_requires'])" > requirements.txt \
     && /opt/venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
         --constraint constraints.txt --requirement requirements.txt
 
+# A clone may be closed to other users. To touch all files would copy all of them into this layer.
 COPY . .
 RUN /opt/venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-deps . \
-    && chmod -R a+rX /opt/venv
+    && find /opt/venv ! -type l ! -perm -a+r -exec chmod a+rX {} +
 
 # Fails here, not at the user's, if the wheel lacks weights or templates, or torch is another.
 RUN cd / && VARIANT="$VARIANT" /opt/venv/bin/python -c "\
