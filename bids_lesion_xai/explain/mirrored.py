@@ -62,9 +62,11 @@ class MirroredEngine:
 
         def pull(gradients: Piece) -> Iterator[Piece]:
             half = Piece(gradients.values / 2, gradients.start, gradients.extent)
+            # Copied now: an engine may write over the gradients that it pulls.
+            mirrored_half = self._mirror_piece(half)
             sides = (
                 _one_by_one(pull_plain(self._of_engine(half))),
-                _one_by_one(pull_mirrored(self._of_engine(self._mirror_piece(half)))),
+                _one_by_one(pull_mirrored(self._of_engine(mirrored_half))),
             )
             for one, other in zip(*sides, strict=True):
                 yield self._of_image(one).add(self._mirror_piece(self._of_image(other)))

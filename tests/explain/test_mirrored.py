@@ -21,17 +21,21 @@ from tests.explain.test_lesions import (
     small_image,
     three_lesions,
 )
-from tests.networks import random_unet
+from tests.networks import random_unet, randomised
 
 WINDOW = (8, 12, 8)
 OVERLAP = 0.3
 
 
 def expected(
-    network: nn.Module, mask: torch.Tensor, aggregation: str, window: tuple[int, ...] | None
+    network: nn.Module,
+    mask: torch.Tensor,
+    aggregation: str,
+    window: tuple[int, ...] | None = None,
+    multiple: int = MULTIPLE,
 ) -> np.ndarray:
     """Return the mean over samples of the gradients of what is predicted with flips."""
-    predict = Predictor(network, MULTIPLE, window, OVERLAP, flip=True)
+    predict = Predictor(network, multiple, window, OVERLAP, flip=True)
     samples = []
     for sample in range(3):
         image = noisy(small_image(), sample).requires_grad_()
@@ -56,6 +60,28 @@ def test_is_the_gradient_of_what_is_predicted(engine: str, aggregation: str) -> 
         assert_near(dense, expected(network, labels == one.lesion, aggregation, window))
     plain = explain(network, labels=labels, aggregation=aggregation, **options)
     assert not torch.allclose(found[0].dense(SHAPE), plain[0].dense(SHAPE))
+
+
+# The ways back through these write over the gradients they are given.
+LAST_LAYERS = {
+    "PReLU": nn.PReLU(init=0.3),
+    "Softplus": nn.Softplus(),
+    "batch norm": nn.Sequential(nn.PReLU(init=0.3), nn.BatchNorm3d(2)),
+}
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "max"])
+@pytest.mark.parametrize("engine", ["pruned", "crop", "whole"])
+@pytest.mark.parametrize("last", LAST_LAYERS)
+def test_is_the_gradient_of_a_chain_that_ends_without_convolution(
+    last: str, engine: str, aggregation: str
+) -> None:
+    torch.manual_seed(9)
+    network = randomised(nn.Sequential(nn.Conv3d(2, 2, 3, padding=1), LAST_LAYERS[last]))
+    labels = three_lesions()
+    for one in explain(network, labels=labels, flip=True, engine=engine, aggregation=aggregation):
+        mask = labels == one.lesion
+        assert_near(one.dense(SHAPE), expected(network, mask, aggregation, multiple=1))
 
 
 def test_the_number_of_threads_changes_no_bit() -> None:
