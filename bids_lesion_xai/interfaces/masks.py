@@ -80,7 +80,9 @@ def lesions_on_t1w(
     brain: NDArray[np.bool_],
     grid: Grid,
 ) -> NDArray[np.bool_]:
-    """Return a lesion mask on `grid`, through the registration if it is FLAIR's.
+    """Return a lesion mask on `grid` in the brain, through the registration if it is FLAIR's.
+
+    Nothing is predicted, and nothing can be explained, where the network sees no brain.
 
     Parameters
     ----------
@@ -109,7 +111,8 @@ def lesions_on_t1w(
         lesions.sum() * grid.voxel_volume_mm3 / 1000,
         100 * (lesions & brain).sum() / max(1, lesions.sum()),
     )
-    if mask.values.any() and not (lesions & brain).any():
+    lesions &= brain
+    if mask.values.any() and not lesions.any():
         message = (
             f"no lesion of {path.name} lies in the brain of T1w; a mask in the space of FLAIR or "
             f"of T1w of this visit is expected. Check {flag}."
@@ -167,7 +170,7 @@ class TakeLesions(SimpleInterface):
         )
         path, flag = Path(self.inputs.lesions_file), self.inputs.flag
         with naming(self.inputs.visit):
-            given = lesions_on_t1w(path, self.inputs.space, flag, places, brain, grid) & brain
+            given = lesions_on_t1w(path, self.inputs.space, flag, places, brain, grid)
         least_mm3 = self.inputs.min_volume_mm3
         labels = label_lesions(given, grid.voxel_volume_mm3, least_mm3)
         n_given = int(label_lesions(given, grid.voxel_volume_mm3, 0).max(initial=0))

@@ -132,6 +132,16 @@ def test_a_reference_tells_right_from_wrong_and_adds_missed_and_control_regions(
     assert outputs.explained_file == outputs.region_labels_file
 
 
+def test_what_a_reference_marks_outside_of_the_brain_is_not_missed(tmp_path: Path) -> None:
+    marked = reference()
+    marked[:4, :4, :4] = True
+    plain = run(tmp_path, reference_file=mask_file(tmp_path))
+    expected, _ = nifti.load(Path(plain.region_labels_file), np.int32)
+    outputs = run(tmp_path, reference_file=mask_file(tmp_path, values=marked))
+    regions, _ = nifti.load(Path(outputs.region_labels_file), np.int32)
+    np.testing.assert_array_equal(regions, expected)
+
+
 @pytest.mark.parametrize("space", ["FLAIR", "MNI152NLin2009cAsym"])
 def test_a_mask_on_the_grid_of_flair_goes_through_the_registration(
     tmp_path: Path, space: str
