@@ -54,6 +54,7 @@ class ExplanationInput(BaseInterfaceInputSpec):
     t1w_file = File(exists=True, mandatory=True, desc="T1w on the same grid")
     brain_mask_file = File(exists=True, mandatory=True, desc="mask on the same grid")
     model = Directory(exists=True, mandatory=True, desc="MONAI bundle")
+    model_files = traits.Dict(desc="their SHA-256, for nipype does not look into folders")
     visit = traits.Str(mandatory=True, desc="name of the visit, part of the noise's key")
     method = traits.Enum(*INPUT_METHODS, mandatory=True, desc="see the catalogue")
     aggregation = traits.Enum(*AGGREGATIONS, mandatory=True, desc="over a lesion's voxels")

@@ -26,6 +26,7 @@ class _SegmentInput(BaseInterfaceInputSpec):
     t1w_file = File(exists=True, mandatory=True, desc="T1w on the same grid")
     brain_mask_file = File(exists=True, mandatory=True, desc="mask on the same grid")
     model = Directory(exists=True, mandatory=True, desc="MONAI bundle")
+    model_files = traits.Dict(desc="their SHA-256, for nipype does not look into folders")
     threshold = traits.Float(mandatory=True, desc="lesion probability")
     min_volume_mm3 = traits.Float(mandatory=True, desc="smaller lesions are dropped")
     flip = traits.Bool(mandatory=True, desc="average the logits with those of the mirror image")

@@ -7,6 +7,7 @@ import hashlib
 import re
 from pathlib import Path
 
+from bids_lesion_xai import __version__
 from bids_lesion_xai.config import RunConfig
 
 # Of the graph of all visits.
@@ -16,9 +17,10 @@ RUN_NAME = "bids_lesion_xai_wf"
 def work_folder(config: RunConfig) -> Path:
     """Return where the graphs of a run lie.
 
-    Two runs with one work folder and other options do not meet: their output folders differ.
+    Two runs with one work folder and other options do not meet: their output folders differ. Nor
+    does one find the results of another version of this software, whose steps may be others.
     """
-    own = hashlib.sha256(str(config.output_dir).encode()).hexdigest()[:12]
+    own = hashlib.sha256(f"{__version__} {config.output_dir}".encode()).hexdigest()[:12]
     return config.work_dir / own
 
 

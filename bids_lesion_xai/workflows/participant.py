@@ -24,7 +24,7 @@ from bids_lesion_xai.interfaces.segment import Segment
 from bids_lesion_xai.models.bundle import Bundle
 from bids_lesion_xai.workflows.names import RUN_NAME, work_folder, workflow_name
 from bids_lesion_xai.workflows.preprocess import init_preprocess_wf
-from bids_lesion_xai.workflows.provenance import describe_visit, input_files
+from bids_lesion_xai.workflows.provenance import describe_visit, input_files, model_files
 
 
 def init_run_wf(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle) -> Workflow:
@@ -63,6 +63,7 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
     preprocess.inputs.inputnode.visit = inputs.visit.name
     network = {
         "model": str(config.model),
+        "model_files": model_files(config, bundle),
         "device": config.device,
         "use_gpu": config.device.startswith("cuda"),
         "allow_tf32": config.allow_tf32,

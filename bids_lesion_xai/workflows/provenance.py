@@ -37,7 +37,6 @@ def describe_visit(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> di
     bundle : Bundle
         Read from ``config.model``.
     """
-    configs = ("configs/metadata.json", "configs/inference.json")
     return {
         "Version": __version__,
         "Inputs": {
@@ -47,12 +46,18 @@ def describe_visit(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> di
         "Model": {
             "Name": bundle.name,
             "Version": bundle.version,
-            "Files": {
-                **{name: sha256(config.model / name) for name in configs},
-                bundle.weights.relative_to(config.model).as_posix(): bundle.sha256,
-            },
+            "Files": model_files(config, bundle),
         },
         "Options": _options(config, bundle),
+    }
+
+
+def model_files(config: RunConfig, bundle: Bundle) -> dict[str, str]:
+    """Return the SHA-256 of every file of the model, by its path in the bundle."""
+    configs = ("configs/metadata.json", "configs/inference.json")
+    return {
+        **{name: sha256(config.model / name) for name in configs},
+        bundle.weights.relative_to(config.model).as_posix(): bundle.sha256,
     }
 
 

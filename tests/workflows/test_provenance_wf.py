@@ -16,6 +16,9 @@ from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.cli.parser import build_parser, parse
 from bids_lesion_xai.config import WITHOUT_EFFECT, RunConfig
 from bids_lesion_xai.models.bundle import read_bundle
+from bids_lesion_xai.workflows import names
+from bids_lesion_xai.workflows.names import work_folder
+from bids_lesion_xai.workflows.participant import init_visit_wf
 from bids_lesion_xai.workflows.provenance import describe_visit, reasons_to_process
 from tests.bundles import write_small_bundle
 
@@ -136,3 +139,28 @@ def test_images_companions_model_and_outputs_count_by_their_content(
     found = reasons(tmp_path, other, inputs)
     assert any("configs/inference.json has another content" in words for words in found)
     assert "--threshold: 0.5 -> 0.25" in found
+
+
+def test_no_step_takes_the_results_of_another_model_or_version(
+    tmp_path: Path, inputs: VisitInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_small_bundle(tmp_path / "model")
+    config = config_of(tmp_path, model, "--experiments all")
+
+    def hashes() -> dict[str, str]:
+        graph = init_visit_wf(inputs, config, read_bundle(model))
+        nodes = map(graph.get_node, graph.list_node_names())
+        with_model = [node for node in nodes if hasattr(node.inputs, "model")]
+        return {
+            node.name: node.inputs.get_hashval(hash_method="content")[1] for node in with_model
+        }
+
+    before, folder = hashes(), work_folder(config)
+    assert set(before) == {"segment", "explain", "experiment"}
+    assert hashes() == before
+    with (model / "configs" / "inference.json").open("a") as stream:
+        stream.write(" ")
+    after = hashes()
+    assert not any(after[name] == before[name] for name in before)
+    monkeypatch.setattr(names, "__version__", "999")
+    assert work_folder(config) != folder
