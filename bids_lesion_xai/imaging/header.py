@@ -109,8 +109,11 @@ def _sform(raw: nb.Nifti1Header) -> Affine | None:
 def _qform(raw: nb.Nifti1Header, sizes: NDArray[np.float64]) -> Affine | None:
     if raw["qform_code"] <= 0 or not (np.isfinite(sizes).all() and (sizes > 0).all()):
         return None
+    standard = raw.copy()
+    # As the reference implementation, nifti1_io.c, reads it; nibabel takes 1 and -1 alone.
+    standard["pixdim"][0] = -1 if raw["pixdim"][0] < 0 else 1
     try:
-        affine = np.asarray(raw.get_qform(), np.float64)
+        affine = np.asarray(standard.get_qform(), np.float64)
     except ValueError:
         # nibabel: the numbers are no quaternion.
         return None

@@ -59,6 +59,15 @@ def test_what_is_stated_without_contradiction_is_taken_as_it_is(
     assert found.notes == ()
 
 
+@pytest.mark.parametrize("qfac", [0, 1, 7.5, np.nan, -1, -3])
+def test_the_handedness_of_a_qform_is_the_sign_of_its_factor(qfac: float) -> None:
+    left = qfac < 0
+    affine = AFFINE @ np.diag([1.0 if left else -1.0, 1, 1, 1])
+    found = placed(None, affine, pixdim=[qfac, 1, 0.8, 3, 1, 1, 1, 1])
+    assert (np.linalg.det(found.affine[:3, :3]) < 0) == left
+    np.testing.assert_allclose(found.affine, affine, atol=1e-4)
+
+
 def test_a_rounding_of_the_forms_is_no_contradiction() -> None:
     assert placed(moved(AFFINE, shift_mm=0.05)).notes == ()
 
