@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bids_lesion_xai.bids.content import absence
 from bids_lesion_xai.bids.images import NIFTI, NamedFile, list_participant
+from bids_lesion_xai.bids.inheritance import read_object
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import DataError, NotFoundError
 
 LESION_LABELS = ("lesion", "L")
-# The spaces that masks are taken in; the preferred ones first.
 _SHOWN = 3
+# The spaces that masks are taken in; the preferred ones first.
 _RANK = {"": 0, "T1w": 0, "orig": 0, "FLAIR": 1}
+# Folders of what is not anatomy: their masks and maps are called alike, but have other voxels.
+_OTHER_DATATYPES = (
+    *("beh", "dwi", "eeg", "fmap", "func", "ieeg", "meg", "micr", "motion", "mrs", "nirs"),
+    *("perf", "pet"),
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class Kind:
         entities = file.entities
         in_place = not self.only_t1w or _RANK.get(entities.get("space", "")) == 0
         return (
-            file.suffix == self.suffix
+            file.path.parent.name not in _OTHER_DATATYPES
+            and file.suffix == self.suffix
             and file.extension in NIFTI
             and entities.get(self.entity) in self.values
             and in_place
@@ -187,9 +193,6 @@ def _space(file: NamedFile) -> str:
 def is_manual(path: Path) -> bool | None:
     """Tell whether an image was drawn by hand, by its sidecar; None if that does not say."""
     name = path.name.removesuffix(".gz").removesuffix(".nii")
-    try:
-        content = json.loads(path.with_name(f"{name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    content = read_object(path.with_name(f"{name}.json"))
     manual = content.get("Manual") if isinstance(content, dict) else None
     return manual if isinstance(manual, bool) else None

@@ -108,6 +108,19 @@ def test_only_files_of_a_kind_belong_to_it(kind: Kind, name: str, source: Source
     assert names(find(source, Visit("01"), kind=kind)) == {Visit("01"): name}
 
 
+@pytest.mark.parametrize("datatype", ["func", "dwi"])
+def test_what_is_no_anatomy_is_not_taken(datatype: str, source: Source) -> None:
+    (path,) = add_all(source, "sub-01_space-T1w_desc-brain_mask")
+    other = path.parents[1] / datatype / "sub-01_desc-brain_mask.nii.gz"
+    other.parent.mkdir()
+    other.write_text("other")
+    assert names(find(source, Visit("01"), kind=BRAIN_MASK)) == {
+        Visit("01"): "sub-01_space-T1w_desc-brain_mask"
+    }
+    path.unlink()
+    assert find(source, Visit("01"), kind=BRAIN_MASK) == {}
+
+
 def test_a_dataset_without_any_is_refused(source: Source) -> None:
     with pytest.raises(NotFoundError, match=r"--existing-lesion-mask .*: there is no such folder"):
         find(source, Visit("01"))
