@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-import json
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from bids_lesion_xai.bids.inheritance import read_object
 from bids_lesion_xai.errors import DataError, NotFoundError
 
 # Levels of one column are compared in pairs.
@@ -56,6 +58,9 @@ def _read(path: Path) -> pd.DataFrame:
         table = pd.read_csv(
             path,
             sep="\t",
+            # BIDS knows no quotes, and more values than names would shift all of them.
+            quoting=csv.QUOTE_NONE,
+            index_col=False,
             dtype=str,
             na_values=["n/a", ""],
             keep_default_na=False,
@@ -77,10 +82,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _columns_with_levels(path: Path) -> set[str]:
     """Return the columns whose values are codes, by the file that describes the columns."""
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return set()
+    described = read_object(path)
     known = described.items() if isinstance(described, dict) else ()
     return {name for name, facts in known if isinstance(facts, dict) and "Levels" in facts}
 
@@ -98,6 +100,9 @@ def _typed(values: pd.Series[str], coded: bool) -> pd.Series[float] | pd.Series[
     if n_values < 2:
         held = "one value only" if n_values else "no value"
         message = f"--group-by: the column {values.name} of participants.tsv has {held}."
+        raise DataError(message)
+    if np.isinf(numbers).any():
+        message = f"--group-by: the column {values.name} of participants.tsv has infinite values."
         raise DataError(message)
     if not coded and numbers.notna().equals(values.notna()):
         return numbers.astype(float)

@@ -157,7 +157,7 @@ def read_filters(path: Path) -> Filters:
     except json.JSONDecodeError as error:
         message = f"{path}: line {error.lineno}, column {error.colno}: {error.msg}."
         raise UsageError(message) from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         message = f"{path} is no JSON in UTF-8: {error}."
         raise UsageError(message) from error
     except OSError as error:

@@ -79,8 +79,8 @@ def read_object(path: Path) -> dict[str, Any] | str:
         return f"is no valid JSON: line {error.lineno}, column {error.colno}: {error.msg}"
     except UnicodeDecodeError as error:
         return f"is no text in UTF-8: byte {error.start}"
-    except RecursionError:
-        return "is no valid JSON: it is nested too deeply"
+    except (RecursionError, ValueError):
+        return "is no valid JSON: it is nested too deeply, or a number has too many digits"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     return content if isinstance(content, dict) else "holds no JSON object"

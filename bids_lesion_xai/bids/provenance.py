@@ -130,17 +130,18 @@ def damages(store: Store, content: Mapping[str, Any]) -> list[str]:
     written = _mapping(content, "Outputs")
     if not written:
         return ["it is not known what was written"]
-    found = [words for name in written if (words := _damage(store, name, written[name]))]
+    found = [words for name in written if (words := _damage(store, name, _mapping(written, name)))]
     more = len(found) - _SHOWN_DAMAGES
     return found[:_SHOWN_DAMAGES] + ([f"{more} more outputs"] if more > 0 else [])
 
 
 def _damage(store: Store, name: str, entry: Mapping[str, Any]) -> str:
     path = store.root / name
+    size, digest = (entry.get(key) for key in ("Bytes", "SHA256"))
     try:
-        if path.stat().st_size != entry["Bytes"]:
-            return f"output {name} has {path.stat().st_size} bytes instead of {entry['Bytes']}"
-        if sha256(path) != entry["SHA256"]:
+        if path.stat().st_size != size:
+            return f"output {name} has {path.stat().st_size} bytes instead of {size}"
+        if sha256(path) != digest:
             return f"output {name} was changed"
     except FileNotFoundError:
         return f"output {name} is missing"

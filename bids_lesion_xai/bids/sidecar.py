@@ -11,6 +11,7 @@ from typing import Any
 
 from bids_lesion_xai import __version__
 from bids_lesion_xai.bids.derivatives import MANUAL, SALIENCY_UNITS, Derivative
+from bids_lesion_xai.bids.inheritance import read_object
 
 BIDS_VERSION = "1.10.0"
 CODE_URL = "https://github.com/bids-lesion-xai/bids_lesion_xai"
@@ -145,8 +146,5 @@ def to_json(content: Mapping[str, Any]) -> str:
 
 def read_description(dataset: Path) -> dict[str, Any]:
     """Return the content of `dataset_description.json`; empty where there is none to read."""
-    try:
-        content = json.loads((dataset / "dataset_description.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    content = read_object(dataset / "dataset_description.json")
     return content if isinstance(content, dict) else {}

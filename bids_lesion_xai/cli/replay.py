@@ -81,7 +81,7 @@ def read_arguments(
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         message = f"it cannot be read as TOML: {error}"
         raise ValueError(message) from error
     paths = content.pop(_PATHS, {})

@@ -44,6 +44,17 @@ def test_a_description_that_says_nothing_does_not_matter(tmp_path: Path, text: s
 
 def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
     assert list(read_covariates(dataset(tmp_path, f"\ufeff{TEXT}"), ["sex"])) == ["sex"]
+    described = json.dumps({"site": {"Levels": {"1": "Lyon", "2": "Basel"}}})
+    (tmp_path / "participants.json").write_text(described, encoding="utf-8-sig")
+    assert read_covariates(tmp_path, ["site"])["site"].tolist() == ["1", "2", "1"]
+
+
+def test_a_quote_is_a_letter_and_a_tab_at_the_end_no_value(tmp_path: Path) -> None:
+    rows = ['01\tF\t"ill', "02\tM\tn/a", '03\tF\ta "b"']
+    text = "\n".join(["participant_id\tsex\tnote", *(f"{row}\t" for row in rows), ""])
+    table = read_covariates(dataset(tmp_path, text), ["sex", "note"])
+    assert table["sex"].to_dict() == {"sub-01": "F", "sub-02": "M", "sub-03": "F"}
+    assert table["note"].dropna().tolist() == ['"ill', 'a "b"']
 
 
 MANY = "".join(f"{number:02d}\tL{number}\n" for number in range(MOST_LEVELS + 1))
@@ -60,6 +71,7 @@ MANY = "".join(f"{number:02d}\tL{number}\n" for number in range(MOST_LEVELS + 1)
         ("participant_id\tage\n01\t3\nsub-01\t4\n", ["age"], DataError, "more than one row of"),
         ("participant_id\tage\n01\t3\n02\t3\n", ["age"], DataError, "one value only"),
         ("participant_id\tage\n01\tn/a\n", ["age"], DataError, "no value"),
+        ("participant_id\tage\n01\t-inf\n02\t3\n", ["age"], DataError, "infinite"),
         (f"participant_id\tx\n{MANY}", ["x"], DataError, f"{MOST_LEVELS + 1} levels"),
     ],
 )

@@ -463,6 +463,7 @@ def test_of_several_candidates_whatever_their_order_the_choice_is(
 
 def test_a_broken_sidecar_counts_as_none(root: Path) -> None:
     contents = [b"{", b"[]", b"\xff\xfe", b"3", b'{"MRAcquisitionType": ["3D"]}']
+    contents += [b'{"EchoTime": %s}' % (b"1" * 5000), b"[" * 100_000]
     for number, content in enumerate(contents):
         add_all(root, *pair(f"sub-{number}"))
         name = f"sub-{number}_acq-a_FLAIR"

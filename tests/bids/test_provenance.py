@@ -139,3 +139,6 @@ def test_a_damaged_account_is_none(store: Store, text: str) -> None:
 def test_an_account_without_outputs_vouches_for_nothing(store: Store) -> None:
     entry = json.loads(store.path(LAST_KEY, VISIT).read_text())
     assert provenance.damages(store, {**entry, "Outputs": {}}) != []
+    name = f"{VISIT.name}.html"
+    for odd in (3, None, {}, {"Bytes": "6"}):
+        assert provenance.damages(store, {"Outputs": {name: odd}}) != []
