@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from traceback import format_exc
+from typing import TYPE_CHECKING
 
 from bids_lesion_xai.bids.dataset import VisitInputs
 from bids_lesion_xai.bids.store import Store
@@ -21,6 +22,9 @@ from bids_lesion_xai.config import LEAST_EXPLAIN_MEMORY_GB, SCHEDULERS, RunConfi
 from bids_lesion_xai.models.bundle import Bundle
 from bids_lesion_xai.workflows.names import RUN_NAME, work_folder, workflow_name, workflow_of
 from bids_lesion_xai.workflows.usage import add_usages
+
+if TYPE_CHECKING:
+    from nipype.pipeline.engine import Workflow
 
 log = logging.getLogger(__name__)
 
@@ -138,13 +142,15 @@ def _run_once(
     before = {inputs.visit: store.completed_ns(inputs.visit) for inputs in visits}
     names = {workflow_name(inputs.visit.name): inputs.visit.name for inputs in visits}
     problem = ""
+    lost: dict[Visit, str] = {}
     try:
-        _run_graph(visits, config, bundle, names, seconds)
+        _run_graph(visits, config, bundle, names, seconds, lost)
     except Exception:
         # Either a node failed, and left its own crash file, or nothing could run at all.
         problem = format_exc()
         log.debug("nipype: %s", problem)
     crashes = _read_crashes(crash_dir, names)
+    crashes |= {visit.name: (_reason(text), text) for visit, text in lost.items()}
     silent = (_NO_RESULT, "") if crashes else (_reason(problem), problem)
     if crashes and config.stop_on_first_crash:
         silent = (_STOPPED, "")
@@ -174,6 +180,7 @@ def _run_graph(
     bundle: Bundle,
     names: Mapping[str, str],
     seconds: dict[str, float],
+    lost: dict[Visit, str],
 ) -> None:
     if config.plugin.name in SCHEDULERS:
         from bids_lesion_xai.workflows.jobs import init_jobs_wf, scheduler
@@ -183,16 +190,34 @@ def _run_graph(
     from bids_lesion_xai.workflows.participant import init_run_wf
     from bids_lesion_xai.workflows.workers import WorkersPlugin
 
+    graphs = _graphs(visits, config, bundle, lost)
+    if not graphs:
+        return
     # With next to no memory, every step runs alone.
     memory_gb = _NEXT_TO_NONE_GB if config.low_memory else config.total_memory_gb
     workers = WorkersPlugin(config.n_procs, memory_gb, names, fresh=config.low_memory)
     workers.seconds = seconds
     try:
-        init_run_wf(visits, config, bundle).run(plugin=workers)
+        init_run_wf(graphs, config).run(plugin=workers)
     finally:
         if config.resource_monitor:
             place = f"logs/{config.run}_resources.tsv"
             log.info("wrote %s", add_usages(config.output_dir / place, workers.usages))
+
+
+def _graphs(
+    visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle, lost: dict[Visit, str]
+) -> list[Workflow]:
+    """Return the graph of each visit, and the traceback if its files cannot be read any more."""
+    from bids_lesion_xai.workflows.participant import init_visit_wf
+
+    graphs = []
+    for inputs in visits:
+        try:
+            graphs.append(init_visit_wf(inputs, config, bundle))
+        except OSError:
+            lost[inputs.visit] = format_exc()
+    return graphs
 
 
 def _configure_nipype(config: RunConfig, crash_dir: Path) -> None:

@@ -27,7 +27,7 @@ from bids_lesion_xai.errors import OutputError, UnavailableError
 from bids_lesion_xai.models.bundle import read_bundle
 from bids_lesion_xai.models.network import choose_device
 from bids_lesion_xai.workflows.names import workflow_name
-from bids_lesion_xai.workflows.participant import init_run_wf
+from bids_lesion_xai.workflows.participant import init_run_wf, init_visit_wf
 from bids_lesion_xai.workflows.resume import IN_USE, Claims
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,8 @@ class ProcessVisit(BaseInterface):
             if not claims.take(inputs.visit):
                 message = f"{inputs.visit.name}: {IN_USE}"
                 raise OutputError(message)
-            init_run_wf([inputs], config, read_bundle(config.model)).run(plugin="Linear")
+            graph = init_visit_wf(inputs, config, read_bundle(config.model))
+            init_run_wf([graph], config).run(plugin="Linear")
         return runtime
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from nipype.pipeline.engine import Node, Workflow
@@ -24,21 +24,20 @@ from bids_lesion_xai.interfaces.segment import Segment
 from bids_lesion_xai.models.bundle import Bundle
 from bids_lesion_xai.workflows.names import RUN_NAME, work_folder, workflow_name
 from bids_lesion_xai.workflows.preprocess import init_preprocess_wf
-from bids_lesion_xai.workflows.provenance import describe_visit, input_files, model_files
+from bids_lesion_xai.workflows.provenance import describe_visit, input_files
 
 
-def init_run_wf(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle) -> Workflow:
-    """Build the graph of a run: one independent part for every visit.
+def init_run_wf(graphs: Iterable[Workflow], config: RunConfig) -> Workflow:
+    """Build the graph of a run: those of its visits, independent of each other.
 
     Parameters
     ----------
-    visits : list of VisitInputs
+    graphs : iterable of Workflow
+        From `init_visit_wf`.
     config : RunConfig
-    bundle : Bundle
-        Read from ``config.model``.
     """
     workflow = Workflow(name=RUN_NAME, base_dir=str(work_folder(config)))
-    workflow.add_nodes([init_visit_wf(inputs, config, bundle) for inputs in visits])
+    workflow.add_nodes(list(graphs))
     return workflow
 
 
@@ -51,7 +50,13 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
     config : RunConfig
     bundle : Bundle
         Read from ``config.model``.
+
+    Raises
+    ------
+    OSError
+        A file of the visit cannot be read.
     """
+    made_from = describe_visit(inputs, config, bundle)
     preprocess = init_preprocess_wf(
         skull_strip=config.skull_strip,
         registration=config.registration,
@@ -63,7 +68,7 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
     preprocess.inputs.inputnode.visit = inputs.visit.name
     network = {
         "model": str(config.model),
-        "model_files": model_files(config, bundle),
+        "model_files": made_from["Model"]["Files"],
         "device": config.device,
         "use_gpu": config.device.startswith("cuda"),
         "allow_tf32": config.allow_tf32,
@@ -130,7 +135,7 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
     complete = Node(
         Complete(
             output_dir=str(config.output_dir),
-            made_from=describe_visit(inputs, config, bundle),
+            made_from=made_from,
             input_files={name: str(path) for name, (_, path) in input_files(inputs).items()},
             device=config.device,
         ),

@@ -46,13 +46,13 @@ def describe_visit(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> di
         "Model": {
             "Name": bundle.name,
             "Version": bundle.version,
-            "Files": model_files(config, bundle),
+            "Files": _model_files(config, bundle),
         },
         "Options": _options(config, bundle),
     }
 
 
-def model_files(config: RunConfig, bundle: Bundle) -> dict[str, str]:
+def _model_files(config: RunConfig, bundle: Bundle) -> dict[str, str]:
     """Return the SHA-256 of every file of the model, by its path in the bundle."""
     configs = ("configs/metadata.json", "configs/inference.json")
     return {
@@ -92,6 +92,10 @@ def reasons_to_process(
     before = provenance.read(store, inputs.visit)
     if before is None:
         return [provenance.NOT_COMPLETE]
-    found = provenance.changes(before, describe_visit(inputs, config, bundle))
+    try:
+        now = describe_visit(inputs, config, bundle)
+    except OSError as error:
+        return [f"{error.filename} cannot be read ({error.strerror})"]
+    found = provenance.changes(before, now)
     found += provenance.damages(store, before)
     return [*found, *(["--force"] if config.force else [])]

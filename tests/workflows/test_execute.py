@@ -89,20 +89,19 @@ def test_visits_that_fail_are_named_with_one_line_and_the_others_are_done(
 
 def _small_wf(
     ends: dict[Visit, str | None], store: Store
-) -> Callable[[Sequence[VisitInputs], RunConfig, Bundle], Workflow]:
-    """Return what builds a graph of two steps a visit; the second writes the mark."""
+) -> Callable[[VisitInputs, RunConfig, Bundle], Workflow]:
+    """Return what builds a graph of two steps for a visit; the second writes the mark."""
 
-    def init(visits: Sequence[VisitInputs], config: RunConfig, _: Bundle) -> Workflow:
-        workflow = Workflow(name="bids_lesion_xai_wf", base_dir=str(config.work_dir))
-        for inputs in visits:
-            first = Node(Step(), name="first")
-            if ends[inputs.visit] is not None:
-                first.inputs.end = ends[inputs.visit]
-            mark = str(store.path(LAST_KEY, inputs.visit))
-            last = Node(Step(end="done", mark=mark), name="last")
-            of_visit = Workflow(name=workflow_name(inputs.visit.name))
-            of_visit.connect(first, "process", last, "before")
-            workflow.add_nodes([of_visit])
+    def init(inputs: VisitInputs, *_: Any) -> Workflow:
+        if ends[inputs.visit] == "lost":
+            raise FileNotFoundError(2, "No such file or directory", "sub-01_T1w.nii.gz")
+        first = Node(Step(), name="first")
+        if ends[inputs.visit] is not None:
+            first.inputs.end = ends[inputs.visit]
+        mark = str(store.path(LAST_KEY, inputs.visit))
+        last = Node(Step(end="done", mark=mark), name="last")
+        workflow = Workflow(name=workflow_name(inputs.visit.name))
+        workflow.connect(first, "process", last, "before")
         return workflow
 
     return init
@@ -117,7 +116,7 @@ def _run_small(
     **changes: Any,
 ) -> dict[Visit, Failure]:
     store = Store(folder / "out")
-    monkeypatch.setattr(participant, "init_run_wf", _small_wf(ends, store))
+    monkeypatch.setattr(participant, "init_visit_wf", _small_wf(ends, store))
     inputs = [VisitInputs(visit, folder, folder, folder, ()) for visit in ends]
     config = replace(config_of(folder, model, n_procs), **changes)
     found = run_visits(inputs, config, read_bundle(model), {})
@@ -140,23 +139,35 @@ def test_a_visit_that_lacked_memory_is_tried_again_by_itself_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    tried: list[tuple[list[Visit], str, bool]] = []
+    tried: list[tuple[Visit, str, bool]] = []
     store = Store(tmp_path / "out")
     build = _small_wf({TRUNCATED: "memory", GOOD: "done", CONSTANT: "data"}, store)
     better = _small_wf({TRUNCATED: "done"}, store)
 
-    def init(visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle) -> Workflow:
-        tried.append(([one.visit for one in visits], config.device, config.low_memory))
-        return (better if len(tried) > 1 else build)(visits, config, bundle)
+    def init(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Workflow:
+        tried.append((inputs.visit, config.device, config.low_memory))
+        return (better if config.low_memory else build)(inputs, config, bundle)
 
-    monkeypatch.setattr(participant, "init_run_wf", init)
+    monkeypatch.setattr(participant, "init_visit_wf", init)
     inputs = [VisitInputs(visit, tmp_path, tmp_path, tmp_path, ()) for visit in NAMED]
     config = replace(config_of(tmp_path, model, 2), device="cuda:0")
     (failure,) = run_visits(inputs, config, read_bundle(model), {})
     assert (failure.visit, failure.out_of_memory) == (CONSTANT, False)
-    assert tried == [(list(NAMED), "cuda:0", False), ([TRUNCATED], "cpu", True)]
+    first = [(visit, "cuda:0", False) for visit in NAMED]
+    assert tried == [*first, (TRUNCATED, "cpu", True)]
     assert TRUNCATED.name in caplog.text
     assert set(store.visits()) == {GOOD, TRUNCATED}
+
+
+@pytest.mark.parametrize("others", [(), (GOOD, CONSTANT)])
+def test_a_visit_whose_file_has_gone_fails_alone(
+    others: Sequence[Visit], tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: dict[Visit, str | None] = {TRUNCATED: "lost", **dict.fromkeys(others, "done")}
+    (failure,) = _run_small(tmp_path, model, monkeypatch, ends, 1).values()
+    assert failure.visit == TRUNCATED
+    assert "No such file or directory: 'sub-01_T1w.nii.gz'" in failure.reason
+    assert Store(tmp_path / "out").visits() == sorted(others)
 
 
 @pytest.mark.parametrize("end", ["memory", "gpu memory"])

@@ -141,6 +141,15 @@ def test_images_companions_model_and_outputs_count_by_their_content(
     assert "--threshold: 0.5 -> 0.25" in found
 
 
+def test_an_input_that_has_gone_is_the_reason(
+    tmp_path: Path, model: Path, inputs: VisitInputs
+) -> None:
+    done(tmp_path, model, inputs)
+    inputs.t1w.unlink()
+    (reason,) = reasons(tmp_path, model, inputs)
+    assert reason == f"{inputs.t1w} cannot be read (No such file or directory)"
+
+
 def test_no_step_takes_the_results_of_another_model_or_version(
     tmp_path: Path, inputs: VisitInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
