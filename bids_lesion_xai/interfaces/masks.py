@@ -26,6 +26,8 @@ from bids_lesion_xai.lesions.label import label_lesions
 
 log = logging.getLogger("nipype.interface")
 
+_T1W_SPACES = ("T1w", "orig")
+
 
 @dataclass(frozen=True)
 class NativePlaces:
@@ -124,12 +126,18 @@ def lesions_on_t1w(
 def _transform_file(
     own: Grid, path: Path, space: str, flag: str, places: NativePlaces
 ) -> Path | None:
-    """Return the transform that brings a mask on the grid `own` to T1w, None for none."""
+    """Return the transform that brings a mask on the grid `own` to T1w, None for none.
+
+    A grid tells more than a name, but not where both images have the same.
+    """
     _, flair = nifti.load(places.flair_file)
     _, t1w = nifti.load(places.t1w_file)
+    is_t1w = own.same_voxels(t1w)
+    if space in _T1W_SPACES and is_t1w:
+        return None
     if space == "FLAIR" or own.same_voxels(flair):
         return places.transform_file
-    if space in ("", "T1w", "orig") or own.same_voxels(t1w):
+    if space in ("", *_T1W_SPACES) or is_t1w:
         return None
     message = (
         f"{path.name} is in space {space}, and on the grid of neither FLAIR nor T1w; a mask in "

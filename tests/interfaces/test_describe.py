@@ -159,6 +159,18 @@ def test_a_mask_on_the_grid_of_flair_goes_through_the_registration(
     np.testing.assert_array_equal(regions == 3, reference() & (np.indices(SHAPE)[0] >= 20))
 
 
+@pytest.mark.parametrize(("space", "moves"), [("T1w", False), ("", True), ("FLAIR", True)])
+def test_on_a_grid_of_both_images_the_name_tells_whose_a_mask_is(
+    tmp_path: Path, space: str, moves: bool
+) -> None:
+    _, files = moved_flair(tmp_path)
+    files["native_flair_file"] = str(nifti.save(tmp_path / "same.nii.gz", np.zeros(SHAPE), GRID))
+    outputs = run(tmp_path, reference_file=mask_file(tmp_path), reference_space=space, **files)
+    regions, _ = nifti.load(Path(outputs.region_labels_file), np.int32)
+    missed = reference() & (np.indices(SHAPE)[0] >= 20)
+    assert regions[missed].all() != moves
+
+
 def test_an_empty_mask_makes_every_lesion_wrong(tmp_path: Path) -> None:
     outputs = run(tmp_path, reference_file=mask_file(tmp_path, values=np.zeros(SHAPE)))
     outcomes = [row["outcome"] for row in raw_rows(Path(outputs.region_table_file))]
