@@ -412,10 +412,14 @@ _PARTICIPANT_COLUMNS = {
 _CLAIM_COLUMNS = {
     "question": Column("what is asked"),
     "contrast": Column("what is compared with what, or where"),
-    "measure": Column("column of group_lesions or of group_participants that it is about"),
+    "measure": Column(
+        "column of group_lesions or of group_participants that it is about, or volume_doublings, "
+        "the change of the volumes of matched lesions"
+    ),
     "units": Column(
-        "of estimate, low and high; doublings are differences of binary logarithms, of numbers "
-        "and volumes of lesions plus 1 (doubling means +1)"
+        "of estimate, low and high; doublings are differences of binary logarithms (doubling "
+        "means +1), of numbers and volumes of lesions plus 1, of matched lesions of their volumes "
+        "as they are"
     ),
     "estimate": Column("estimate"),
     "low": Column("lower limit of its 95 % interval"),

@@ -21,7 +21,7 @@ from bids_lesion_xai.group.models import (
     slope,
 )
 from bids_lesion_xai.group.stats import participant_means
-from bids_lesion_xai.group.trends import VOLUME_CHANGE, changes
+from bids_lesion_xai.group.trends import PEAKS, VOLUME_CHANGE, changes
 
 IMAGE = "Does FLAIR outweigh T1w?"
 PLACE = "Is saliency positive inside a lesion and negative around it?"
@@ -54,7 +54,6 @@ _OF_PEOPLE_NAMES = {
     "n_lesions": "the number of lesions",
     "lesion_volume_mm3": "the volume of all lesions",
 }
-_PEAKS = tuple(f"{channel}_peak" for channel in CHANNELS)
 _NO_OVERLAP = "the two have no range of probability in common"
 _T = "mean over participants, Student's t"
 _DZ = "Cohen's dz"
@@ -190,7 +189,7 @@ def _claims_of_outcomes(lesions: pd.DataFrame, units: str) -> Iterator[Claim]:
         table = lesions.assign(log_volume=np.log(volumes.where(volumes > 0)))
         ways = [False, True]
     # A peak has the sign of whatever is largest, which may change with the noise.
-    magnitudes = {column: table[column].abs() for column in _PEAKS if column in table}
+    magnitudes = {column: table[column].abs() for column in PEAKS if column in table}
     table = table.assign(**magnitudes)
     found = [name for name in _OUTCOME_NAMES if (lesions["outcome"] == name).any()]
     for channel, name in CHANNELS.items():
@@ -277,8 +276,8 @@ def _claims_of_change(
     table = changes(lesions, sessions)
     names = {
         "flair_share": ("the FLAIR share of matched lesions", ""),
-        "flair_peak": ("the peak saliency of FLAIR of matched lesions", units),
-        "t1w_peak": ("the peak saliency of T1w of matched lesions", units),
+        "flair_peak": ("the magnitude of the peak saliency of FLAIR of matched lesions", units),
+        "t1w_peak": ("the magnitude of the peak saliency of T1w of matched lesions", units),
         VOLUME_CHANGE: ("the volume of matched lesions", "doublings"),
     }
     for column, (name, unit) in names.items():

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from bids_lesion_xai.conventions import CHANNELS
+
 # Volumes change by factors, so they are compared in doublings: +1 is twice, -1 half the volume.
 _VOLUME = "volume_mm3"
 VOLUME_CHANGE = "volume_doublings"
-CHANGING = ("flair_share", "flair_peak", "t1w_peak", _VOLUME)
+PEAKS = tuple(f"{channel}_peak" for channel in CHANNELS)
+CHANGING = ("flair_share", *PEAKS, _VOLUME)
 
 
 def changes(lesions: pd.DataFrame, sessions: Sequence[str] = ()) -> pd.DataFrame:
@@ -33,8 +36,8 @@ def changes(lesions: pd.DataFrame, sessions: Sequence[str] = ()) -> pd.DataFrame
     DataFrame
         One row a participant who has two sessions with a lesion in common: ``participant_id``,
         ``first_session``, ``last_session``, ``n_lesions``, and the mean over these lesions of last
-        less first, by column; of the volume, the binary logarithm of its ratio, in
-        ``volume_doublings``.
+        less first, by column; of peaks, that of their magnitudes; of the volume, the binary
+        logarithm of its ratio, in ``volume_doublings``.
     """
     order = {name: place for place, name in enumerate(sessions or sorted(_sessions(lesions)))}
     columns = [name for name in CHANGING if name in lesions]
@@ -59,10 +62,12 @@ def _sessions(lesions: pd.DataFrame) -> set[str]:
 
 
 def _matched(own: pd.DataFrame, session: str) -> pd.DataFrame:
-    """Return the lesions of a session that have a match, by match; the volume as its logarithm."""
+    """Return the lesions of a session that have a match, by match, as they are compared."""
     rows = own[(own["session_id"].astype(str) == session) & own["match"].notna()]
     if rows["match"].duplicated().any():
         message = f"{rows['participant_id'].iloc[0]} {session}: two lesions have the same match"
         raise ValueError(message)
-    table = rows.assign(**{_VOLUME: np.log2(rows[_VOLUME].astype(float))})
-    return table.set_index("match")
+    # A peak has the sign of whatever is largest, which may change with the noise.
+    magnitudes = {name: rows[name].abs() for name in PEAKS if name in rows}
+    volumes = {_VOLUME: np.log2(rows[_VOLUME].astype(float))}
+    return rows.assign(**magnitudes, **volumes).set_index("match")

@@ -34,6 +34,14 @@ def test_the_change_is_that_of_lesions_in_the_first_and_the_last_session() -> No
     assert row["volume_doublings"] == pytest.approx(1.5)
 
 
+def test_a_peak_that_turns_its_sign_alone_has_not_changed() -> None:
+    peaks = [0.5, -0.5, 0.9, 0.1, -0.5, 0.5, 0.3, 0.2, 0.2, 0.2]
+    (row,) = changes(LESIONS.assign(flair_peak=peaks)).to_dict("records")
+    assert row["flair_peak"] == 0
+    (row,) = changes(LESIONS.assign(flair_peak=[2 * peaks[0], *peaks[1:]])).to_dict("records")
+    assert row["flair_peak"] == pytest.approx(-0.25)
+
+
 def test_sessions_in_reverse_order_reverse_the_sign() -> None:
     forward, back = changes(LESIONS), changes(LESIONS, ["ses-c", "ses-b", "ses-a"])
     for name in ("flair_share", "volume_doublings"):
