@@ -128,9 +128,9 @@ def best_cut(probability: Values, false: Mask, n_missed: int, cuts: Sequence[flo
     cuts : sequence of float
         Of equal ones, the highest wins: it drops fewest.
     """
-    return max(
-        cuts, key=lambda cut: (lesion_rates(probability <= cut, false, n_missed)["f1"], cut)
-    )
+    # Where nothing is kept and nothing is to be found, F1 is NaN, of which none is the highest.
+    f1 = {cut: lesion_rates(probability <= cut, false, n_missed)["f1"] for cut in cuts}
+    return max(cuts, key=lambda cut: (np.nan_to_num(f1[cut]), cut))
 
 
 def scores(probability: Values, flagged: Mask, false: Mask, n_missed: int) -> dict[str, Any]:

@@ -34,6 +34,8 @@ def test_a_dropped_true_lesion_is_one_more_that_is_missed() -> None:
 def test_of_equal_cuts_the_one_that_drops_fewest_is_taken() -> None:
     assert best_cut(PROBABILITY, FALSE, 0, [0.3, 0.65, 0.8, 1.0]) == 0.8
     assert best_cut(PROBABILITY, ~FALSE, 0, [0.95, 1.0]) == 1.0
+    # All are false and none was missed: F1 is 0 or, with nothing kept, not defined.
+    assert best_cut(PROBABILITY, np.ones(5, bool), 0, [0.05, 0.5, 1.0]) == 1.0
 
 
 def test_the_calibration_line_undoes_what_was_done_to_the_log_odds() -> None:
