@@ -49,8 +49,8 @@ def locations(
         infratentorial, periventricular, juxtacortical and deep; ``ventricle_distance_mm`` and
         ``cortex_distance_mm``: smallest distance (Euclidean, between voxel centres) of a voxel of
         the region to a lateral ventricle and to cerebral cortex, 0 inside; NaN without a map or
-        without the structure. A voxel that the map says nothing of belongs to the tissue that is
-        nearest.
+        without the structure. Whether a region is infratentorial is asked of the nearest tissue
+        where the map says nothing of a voxel.
     """
     n_regions = int(labels.max(initial=0))
     if tissues is None or not tissues.any():

@@ -33,6 +33,7 @@ _MAX_SESSIONS = 10
 # Of a forest chart, in inches: axis and legend, and each line.
 FOREST_FRAME, FOREST_LINE = 0.75, 0.26
 _VISIT = ["participant_id", "session_id"]
+_NO_REFERENCE = "no reference"
 
 
 def draw_volumes(lesions: pd.DataFrame) -> str:
@@ -43,19 +44,18 @@ def draw_volumes(lesions: pd.DataFrame) -> str:
     values = lesions["volume_mm3"].to_numpy(float)
     n_bins = int(np.clip(np.sqrt(values.size) * 2, 6, 40))
     edges = np.geomspace(values.min() * 0.95, values.max() * 1.05, n_bins + 1).tolist()
-    parts = [
-        (outcome, lesions.loc[lesions["outcome"] == outcome, "volume_mm3"]) for outcome in OUTCOMES
-    ]
-    parts = [(outcome, own) for outcome, own in parts if len(own)]
+    parts = _by_outcome(lesions)
     with page.chart(*_CHART_SIZE) as (figure, axes):
-        if parts:
-            names = [outcome for outcome, _ in parts]
-            colours = [OUTCOME_COLOURS[name] for name in names]
-            own = [part.to_numpy(float) for _, part in parts]
-            axes.hist(own, edges, color=colours, label=names, rwidth=0.92, stacked=True)
+        axes.hist(
+            [own["volume_mm3"].to_numpy(float) for own in parts.values()],
+            edges,
+            color=[OUTCOME_COLOURS.get(name, PLAIN_COLOUR) for name in parts],
+            label=list(parts),
+            rwidth=0.92,
+            stacked=True,
+        )
+        if set(parts) != {_NO_REFERENCE}:
             axes.legend()
-        else:
-            axes.hist(values, edges, color=PLAIN_COLOUR, rwidth=0.92)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: page.number_text(value))
@@ -65,6 +65,13 @@ def draw_volumes(lesions: pd.DataFrame) -> str:
         axes.set_ylabel("lesions")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         return page.chart_svg(figure)
+
+
+def _by_outcome(lesions: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the lesions of each outcome that there is, and those of visits without a mask."""
+    parts = {outcome: lesions[lesions["outcome"] == outcome] for outcome in OUTCOMES}
+    parts[_NO_REFERENCE] = lesions[lesions["outcome"].isna()]
+    return {name: own for name, own in parts.items() if len(own)}
 
 
 def draw_shares(lesions: pd.DataFrame) -> str:
@@ -116,15 +123,15 @@ def draw_peaks(lesions: pd.DataFrame) -> str:
     with page.chart(*_CHART_SIZE) as (figure, axes):
         page.zero_line(axes)
         axes.axvline(0, color=page.INK, linewidth=0.8, alpha=0.5, zorder=1)
-        known = [outcome for outcome in OUTCOMES if (lesions["outcome"] == outcome).any()]
-        for outcome in known:
-            own = lesions[lesions["outcome"] == outcome]
-            colour, marker = OUTCOME_COLOURS[outcome], OUTCOME_MARKERS[outcome]
-            _scatter(axes, own["flair_peak"], own["t1w_peak"], colour, marker, outcome)
-        if known:
+        parts = _by_outcome(lesions)
+        for name, own in parts.items():
+            colour, marker = (
+                OUTCOME_COLOURS.get(name, PLAIN_COLOUR),
+                OUTCOME_MARKERS.get(name, "o"),
+            )
+            _scatter(axes, own["flair_peak"], own["t1w_peak"], colour, marker, name)
+        if set(parts) != {_NO_REFERENCE}:
             axes.legend()
-        else:
-            _scatter(axes, lesions["flair_peak"], lesions["t1w_peak"], PLAIN_COLOUR)
         axes.set_xlabel("peak saliency of FLAIR")
         axes.set_ylabel("peak saliency of T1w")
         return page.chart_svg(figure)

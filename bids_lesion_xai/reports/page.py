@@ -49,6 +49,8 @@ INK = "#010203"
 # An id of a chart, and a use of it.
 _ID = re.compile(r'(?<=[ \n]id=")|(?<=href="#)|(?<=url\(#)')
 _CHART_SETTINGS: Any = {
+    # Names of people's groups may have dollars.
+    "text.parse_math": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "bids_lesion_xai",
     "font.size": 9,

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bids_lesion_xai.imaging.grid import Grid
 from bids_lesion_xai.reports import appraisal
-from bids_lesion_xai.reports.appraisal import Limits, doubts, level
+from bids_lesion_xai.reports.appraisal import Limits, doubts, level, near_edge
 from bids_lesion_xai.reports.slices import Scan
 from tests.outputs import TWO_SESSIONS, oblique_grid, phantom
 
@@ -118,3 +119,13 @@ def test_no_threshold_is_asked_of_lesions_that_somebody_drew() -> None:
     assert [doubt.key for doubt in doubts(row, given)] == ["edge"]
     rules = {rule.key: rule.text(given) for rule in appraisal.RULES}
     assert [key for key, text in rules.items() if not text] == ["unsure"]
+
+
+@pytest.mark.parametrize("hair", [-3e-8, 0, 3e-8])
+def test_a_lesion_exactly_as_deep_as_the_limit_is_near_the_edge(hair: float) -> None:
+    brain, labels = np.zeros((30, 30, 30), bool), np.zeros((30, 30, 30), np.int32)
+    brain[5:25, 5:25, 5:25] = True
+    # The third and the fourth layer of voxels below the surface.
+    labels[7, 12:16, 12:16], labels[8, 18:20, 12:16] = 1, 2
+    grid = Grid(brain.shape, np.diag([1 + hair, 1 + hair, 1 + hair, 1]))
+    assert near_edge(Scan(grid, {}, brain, labels, 2)) == {1: 1, 2: 0}

@@ -221,3 +221,22 @@ def test_a_forest_chart_names_every_contrast(
         svg = group_charts.draw_forest(own)
         assert all(f">{contrast}<" in svg for contrast in own["contrast"])
         assert svg.count("<use ") >= len(own)
+
+
+def test_a_dollar_in_a_name_is_a_dollar(cohort: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    rows = claims(cohort[0])
+    own = rows[rows["question"] == rows["question"].iloc[0]].assign(contrast="low_$ – mid^% $")
+    assert ">low_$ – mid^% $<" in group_charts.draw_forest(own)
+
+
+@pytest.mark.parametrize("outcomes", [["TP", None], [None], ["TP", "FP"]])
+def test_lesions_without_a_reference_are_drawn_beside_the_others(
+    cohort: tuple[pd.DataFrame, pd.DataFrame], outcomes: list[str | None]
+) -> None:
+    lesions = cohort[0].iloc[:20].assign(outcome=outcomes * (20 // len(outcomes)))
+    for draw in (group_charts.draw_volumes, group_charts.draw_peaks):
+        svg = draw(lesions)
+        named = [name for name in ("TP", "FP", "no reference") if f">{name}<" in svg]
+        expected = [name or "no reference" for name in outcomes]
+        assert named == (expected if outcomes != [None] else [])
+    assert group_charts.draw_peaks(lesions).count("<use ") >= len(lesions)
