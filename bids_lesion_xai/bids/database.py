@@ -16,7 +16,7 @@ from pathlib import Path
 from bids import BIDSLayout, BIDSLayoutIndexer
 
 from bids_lesion_xai.bids.images import NIFTI, Listing, list_participant, sort_files
-from bids_lesion_xai.errors import OutputError, UsageError
+from bids_lesion_xai.errors import DataError, OutputError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +140,12 @@ class Database:
                 new = Path(temporary) / FILE_NAME
                 os.utime(new, ns=(begin_ns, begin_ns))
                 new.replace(self._file)
+        except UnicodeEncodeError as error:
+            message = (
+                f"--bids-database-dir: pybids cannot index the name {error.object!r}, which is no "
+                "UTF-8. Rename it, or leave the index out."
+            )
+            raise DataError(message) from error
         except OSError as error:
             message = f"--bids-database-dir {folder} cannot be written ({error.strerror})."
             raise OutputError(message) from error

@@ -331,6 +331,8 @@ def find_labelled(dataset: Path) -> list[LabelledFiles]:
     found = []
     for mask in layout.get(suffix="mask", label=list(LESION_LABELS), extension=_NIFTI):
         entities = mask.get_entities()
+        if "subject" not in entities:
+            continue
         same = {key: entities.get(key) or Query.NONE for key in ("subject", "session", "space")}
         flair, t1w = (
             next(

@@ -131,7 +131,11 @@ class Store:
             # Several runs write the same, and a version control system need not be bothered.
             if target.read_text(encoding="utf-8") == text:
                 return target
-        self._replace(target, lambda partial: partial.write_text(text, encoding="utf-8"))
+        # Names of files need not be UTF-8; what is not stands there escaped.
+        self._replace(
+            target,
+            lambda partial: partial.write_text(text, encoding="utf-8", errors="backslashreplace"),
+        )
         return target
 
     def _replace(self, target: Path, write: Callable[[Path], object]) -> None:

@@ -81,7 +81,7 @@ def gigabytes(text: str) -> float:
     units = {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}
     found = re.fullmatch(r"(\d+(?:\.\d+)?) *(?:([KMGT])(?:i?B)?)?", text.strip(), re.IGNORECASE)
     size = float(found[1]) * units[(found[2] or "M").upper()] if found else 0.0
-    if not size:
+    if not 0 < size < inf:
         message = f"{text}: a number of MB is expected, or one with a unit, such as 16G"
         raise argparse.ArgumentTypeError(message)
     return size

@@ -18,7 +18,7 @@ _OF_PARTICIPANTS = (
     *("resource_monitor", "stop_on_first_crash", "clean_workdir", "sloppy", "device"),
     *("allow_tf32", "engine", "explain_mem_gb", "use_plugin", "low_mem", "force"),
     *("bids_filter_file", "bids_database_dir", "derivatives", "existing_lesion_mask"),
-    "report_viewer",
+    *("report_viewer", "dry_run_table"),
 )
 # The same, of the parts of the work that can be asked for alone: what they still look at.
 _PARTS: dict[str, tuple[str, ...]] = {
@@ -34,6 +34,10 @@ def contradiction(config: RunConfig) -> str | None:
         return f"--target-error: method {config.method} has no noise to average."
     if config.bids_database_wipe and not config.bids_database_dir:
         return "--bids-database-wipe: there is no index without --bids-database-dir."
+    if config.dry_run_table and (config.reports_only or config.boilerplate_only):
+        return "--dry-run-table: it tells what visits are processed, and none would be."
+    if config.dry_run_table and config.bids_dir in config.dry_run_table.parents:
+        return f"--dry-run-table: {config.dry_run_table} lies inside BIDS_DIR; name another place."
     if config.group_by and "group" not in config.levels:
         return "--group-by: nothing is compared without the level group."
     if config.follow_lesions and "group" not in config.levels:

@@ -226,11 +226,7 @@ def _filed(parser: _Parser, given: dict[str, Any]) -> dict[str, Any]:
 
 def _folders(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
     """Return input, output and work folder; exit 2 if they get in each other's way."""
-    bids_dir, output_dir = options.bids_dir.resolve(), options.output_dir.resolve()
-    work_dir = options.work_dir
-    if work_dir is None:
-        work_dir = Path(tempfile.gettempdir()) / f"bids_lesion_xai_work_{os.getuid()}"
-    work_dir = work_dir.resolve()
+    bids_dir, output_dir, work_dir = _resolved(parser, options)
     if output_dir == bids_dir:
         parser.error("OUTPUT_DIR is BIDS_DIR; the input is never written to.")
     if bids_dir in output_dir.parents and bids_dir / "derivatives" not in output_dir.parents:
@@ -243,6 +239,22 @@ def _folders(parser: argparse.ArgumentParser, options: argparse.Namespace) -> di
     if output_dir in (work_dir, *work_dir.parents):
         parser.error(f"--work-dir {work_dir} lies inside OUTPUT_DIR; choose another folder.")
     return {"bids_dir": bids_dir, "output_dir": output_dir, "work_dir": work_dir}
+
+
+def _resolved(
+    parser: argparse.ArgumentParser, options: argparse.Namespace
+) -> tuple[Path, Path, Path]:
+    """Return input, output and work folder without symbolic links."""
+    try:
+        work_dir = options.work_dir
+        if work_dir is None:
+            work_dir = Path(tempfile.gettempdir()) / f"bids_lesion_xai_work_{os.getuid()}"
+        return options.bids_dir.resolve(), options.output_dir.resolve(), work_dir.resolve()
+    except FileNotFoundError:
+        parser.error("no folder of temporary files can be written to; name a --work-dir.")
+    except RuntimeError as error:
+        # Before Python 3.13, a symbolic link that leads to itself.
+        parser.error(f"{error}.")
 
 
 def _resources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:

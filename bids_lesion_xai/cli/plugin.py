@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 
 from bids_lesion_xai.config import LOCAL, SCHEDULERS, Plugin
@@ -25,7 +26,7 @@ def read_plugin(path: Path) -> Plugin:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         message = f"{path} cannot be read as YAML: {' '.join(str(error).split())}"
         raise UsageError(message) from error
     name, args = None, None
@@ -42,7 +43,8 @@ def read_plugin(path: Path) -> Plugin:
         return Plugin(name, args)
     args = {key: args[key] for key in _LOCAL_ARGS if key in args}
     for key, value in args.items():
-        if type(value) not in (int, float) or value <= 0 or (key == "n_procs" and value % 1):
+        is_number = type(value) in (int, float) and 0 < value < inf
+        if not is_number or (key == "n_procs" and value % 1):
             message = f"{path} says {key} {value!r}; a number above 0 is expected."
             raise UsageError(message)
     return Plugin(LOCAL, args)

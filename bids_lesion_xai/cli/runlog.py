@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -128,6 +129,8 @@ class RunLog:
 
 def _places(config: RunConfig) -> list[tuple[str, str]]:
     """Return what stands for each folder of this machine, inner folders first."""
+    # An unknown user has none, and no entry to ask for it.
+    home = os.environ.get("HOME")
     folders: dict[str, Path | None] = {
         "BIDS_DIR": config.bids_dir,
         "OUTPUT_DIR": config.output_dir,
@@ -136,7 +139,7 @@ def _places(config: RunConfig) -> list[tuple[str, str]]:
         **{name.replace("-", "_").upper(): path for name, path in config.links.items()},
         "PYTHON": Path(sys.prefix),
         "PACKAGE": _PACKAGE,
-        "HOME": Path.home(),
+        "HOME": Path(home) if home else None,
     }
     found = [(str(path), f"<{name}>") for name, path in folders.items() if path]
     return sorted((one for one in found if len(one[0]) > 1), key=lambda one: -len(one[0]))

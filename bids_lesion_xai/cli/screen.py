@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -21,6 +22,9 @@ class Screen(logging.StreamHandler):  # type: ignore[type-arg]
     """
 
     def __init__(self) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Names of files need not be UTF-8.
+            sys.stdout.reconfigure(errors="backslashreplace")
         super().__init__(sys.stdout)
         self.is_cut = False
 

@@ -205,6 +205,8 @@ def read_sampling(path: Path) -> Sampling | None:
     """Return how an image is sampled by its header, None if it is not readable."""
     try:
         image = nb.load(path)
+        if not isinstance(image, nb.Nifti1Pair):
+            return None
         x, y, z, *_ = (round(float(edge), 3) for edge in (*image.header.get_zooms(), 0, 0, 0))
         return Sampling((x, y, z), prod(image.shape[3:]))
     except _UNREADABLE:

@@ -93,7 +93,7 @@ def add_controls(regions: Regions, normal: NDArray[np.bool_], seed: int, visit: 
     for index, box in enumerate(ndimage.find_objects(regions.labels), start=1):
         shapes.append((index, np.argwhere(regions.labels[box] == index)))
     for index, voxels in sorted(shapes, key=lambda shape: (-len(shape[1]), shape[0])):
-        rng = np.random.default_rng([seed, zlib.crc32(visit.encode()), index])
+        rng = np.random.default_rng([seed % 2**128, zlib.crc32(visit.encode()), index])
         found = _place(voxels, free, places, rng)
         if found is not None:
             outcomes.append("TN")

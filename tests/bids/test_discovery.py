@@ -641,6 +641,7 @@ def test_labelled_scans_are_masks_with_images_of_the_same_visit_and_space(tmp_pa
         "sub-04_label-GM_mask",
         "sub-04_desc-brain_T1w",
     )
+    (root / "space-MNI_label-L_mask.nii.gz").touch()
     found = [
         (
             entry.person,

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,8 @@ def test_parts_of_the_work_are_asked_for_one_by_one(
 ) -> None:
     message = refusal(capsys, "bids", "out", "participant", "--dry-run", others)
     assert "not allowed with" in message
+    table = ("--dry-run-table", "plan.tsv")
+    assert "--dry-run-table" in refusal(capsys, "bids", "out", "participant", others, *table)
 
 
 IGNORED = (
@@ -395,7 +398,7 @@ def test_one_process_never_uses_more_cores_than_there_are(
         ("--random-seed", "x"),
         *(("--nprocs", value) for value in ("0", "-2", "all")),
         *(("--omp-nthreads", value) for value in ("0", "two")),
-        *(("--mem", value) for value in ("0", "-1", "much", "16P", "2e3", "8000B", "")),
+        *(("--mem", value) for value in ("0", "-1", "much", "16P", "2e3", "8000B", "", "9" * 400)),
         *(("--mem-gb", value) for value in ("0", "-1", "16G")),
         *(("--derivatives", value) for value in ("=prep", "a b=prep", "prep=", "/", "ä=x")),
     ],
@@ -457,6 +460,35 @@ def test_the_work_folder_is_not_inside_input_or_output(
     message = refusal(capsys, "bids", "out", "participant", "--work-dir", work)
     assert "--work-dir" in message
     assert f"inside {words}" in message
+
+
+@pytest.mark.parametrize("table", ["bids/participants.tsv", "bids/derivatives/../plan.tsv"])
+def test_the_plan_does_not_go_into_the_input(
+    table: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refusal(capsys, "bids", "out", "participant", "--dry-run-table", table)
+    assert "lies inside BIDS_DIR" in message
+
+
+def test_without_a_folder_of_temporary_files_the_work_folder_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_folder() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(tempfile, "gettempdir", no_folder)
+    assert "--work-dir" in refusal(capsys, "bids", "out", "participant")
+
+
+def test_links_that_lead_to_themselves_are_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    if sys.version_info >= (3, 13):
+        assert parse([str(loop), "out", "participant"]).bids_dir == loop
+    else:
+        assert "loop" in refusal(capsys, str(loop), "out", "participant")
 
 
 @pytest.mark.parametrize("output", ["bids/sub-01", "bids/results", "bids/derivatives"])
@@ -635,6 +667,8 @@ def test_the_jobs_of_a_cluster_do_not_take_what_this_machine_has(tmp_path: Path)
         ("{plugin: MultiProc, plugin_args: {n_procs: 0}}", "n_procs 0"),
         ("{plugin: MultiProc, plugin_args: {n_procs: 1.5}}", "n_procs 1.5"),
         ("{plugin: MultiProc, plugin_args: {memory_gb: much}}", "memory_gb 'much'"),
+        ("{plugin: MultiProc, plugin_args: {memory_gb: .inf}}", "memory_gb inf"),
+        ("{plugin: SLURM, plugin_args: {sbatch_args: 2020-13-45}}", "cannot be read as YAML"),
         ("plugin: SLURM", "needs a --work-dir"),
     ],
 )
@@ -661,6 +695,7 @@ def test_folders_beside_the_input_or_around_it_are_fine() -> None:
 
 PROGRAM = """
 import sys
+import tempfile
 from bids_lesion_xai.cli.run import main
 try:
     main(sys.argv[1:])

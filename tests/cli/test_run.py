@@ -568,3 +568,23 @@ def test_what_the_validator_finds_is_told_and_stops_nothing(
     messages = told(caplog, logging.WARNING)
     assert 0 < sum("EMPTY_FILE in /sub-01/x.nii.gz" in message for message in messages) < 30
     assert not any("NO_AUTHORS" in message for message in messages)
+
+
+def test_a_name_that_is_no_utf8_stands_escaped_in_log_and_plan(
+    start: Run,
+    bids: Path,
+    out: Path,
+    processed: list[Visit],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    odd = os.fsencode(bids / "sub-01" / "ses-1" / "anat") + b"/sub-01_ses-1_acq-f\xe4_FLAIR.nii.gz"
+    try:
+        shutil.copy(next(bids.glob("sub-01/ses-1/anat/*_FLAIR.nii.gz")), odd)
+    except OSError:
+        pytest.skip("this file system knows UTF-8 alone")
+    assert start("participant", "--dry-run") == 0
+    assert "acq-f\\udce4" in capsys.readouterr().out
+    assert start() == 0
+    assert processed
+    (path,) = out.glob("logs/run-*.json")
+    assert "acq-f\\udce4" in path.read_text(encoding="utf-8")

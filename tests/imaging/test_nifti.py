@@ -185,3 +185,9 @@ def test_how_an_image_is_sampled_comes_from_the_header(tmp_path: Path) -> None:
     assert sampling is not None
     assert sampling.n_volumes == 2
     assert nifti.read_sampling(tmp_path / "broken.nii.gz") is None
+    cifti = nb.Cifti2Image(
+        np.zeros((1, 2)),
+        (nb.cifti2.ScalarAxis(["x"]), nb.cifti2.SeriesAxis(0, 1, 2)),
+    )
+    nb.save(cifti, tmp_path / "other_T1w.nii")
+    assert nifti.read_sampling(tmp_path / "other_T1w.nii") is None

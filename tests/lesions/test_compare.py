@@ -93,7 +93,7 @@ def test_seed_and_visit_fix_the_places(regions: Regions) -> None:
     first = add_controls(regions, normal, 0, "sub-01")
     again = add_controls(regions, normal, 0, "sub-01")
     np.testing.assert_array_equal(first.labels, again.labels)
-    for seed, visit in ((1, "sub-01"), (0, "sub-02")):
+    for seed, visit in ((1, "sub-01"), (-1, "sub-01"), (2**80, "sub-01"), (0, "sub-02")):
         other = add_controls(regions, normal, seed, visit)
         assert other.outcomes == first.outcomes
         assert (other.labels != first.labels).any()
