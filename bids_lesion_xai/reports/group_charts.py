@@ -57,7 +57,10 @@ def draw_volumes(lesions: pd.DataFrame) -> str:
         if set(parts) != {_NO_REFERENCE}:
             axes.legend()
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        # Names of more than three decades would run into each other.
+        axes.xaxis.set_major_locator(
+            LogLocator(subs=(1, 2, 5) if np.ptp(np.log10(values)) < 3 else (1,))
+        )
         axes.xaxis.set_major_formatter(lambda value, _: page.number_text(value))
         axes.xaxis.set_minor_formatter("")
         axes.axvline(float(np.median(values)), color=page.INK, linewidth=1, linestyle=(0, (4, 3)))
