@@ -33,6 +33,7 @@ from tests.outputs import publish_outputs, raw_rows
 ROOT = Path(__file__).parents[2]
 CACHES = ("MPLCONFIGDIR", "XDG_CACHE_HOME", "TORCH_HOME", "NIPYPE_CONFIG_DIR")
 LEVELS = ("participant", "group", "participant group")
+APP_LOG = logging.getLogger("bids_lesion_xai")
 Run = Callable[..., int]
 
 
@@ -41,9 +42,10 @@ def process_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """Undo what a run does to its own process."""
     for variable in CACHES:
         monkeypatch.setenv(variable, str(tmp_path / "cache"))
-    handler = signal.getsignal(signal.SIGTERM)
+    handler, level = signal.getsignal(signal.SIGTERM), APP_LOG.level
     yield
     signal.signal(signal.SIGTERM, handler)
+    APP_LOG.setLevel(level)
 
 
 @pytest.fixture
