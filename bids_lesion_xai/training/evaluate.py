@@ -28,6 +28,9 @@ from bids_lesion_xai.training.scans import LabelledScan
 
 log = logging.getLogger(__name__)
 
+# A threshold of 0 would be reached by every voxel, one of 1 by none.
+_LEAST_THRESHOLD = 0.001
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -175,14 +178,19 @@ def _fit(scored: Sequence[tuple[Prediction, dict[float, float]]]) -> Setting:
     sessions: dict[str, list[tuple[Prediction, dict[float, float]]]] = {}
     for one in scored:
         sessions.setdefault(one[0].scan.person, []).append(one)
-    temperature = float(np.median([_temperature(own) for own in sessions.values()]))
+    # Of background alone, the most likely is the surest.
+    with_lesions = [
+        own for own in sessions.values() if any(one.scan.lesions.any() for one, _ in own)
+    ]
+    temperature = float(np.median([_temperature(own) for own in with_lesions] or [1.0]))
     by_person = [
         {at: float(np.mean([scores[at] for _, scores in own])) for at in THRESHOLDS}
         for own in sessions.values()
     ]
     # The temperature moves the probability of the voxels that are just lesion.
     log_odds = special.logit(choose_threshold(by_person)) / temperature
-    return Setting(round(float(special.expit(log_odds)), 3), temperature)
+    threshold = np.clip(special.expit(log_odds), _LEAST_THRESHOLD, 1 - _LEAST_THRESHOLD)
+    return Setting(round(float(threshold), 3), temperature)
 
 
 def _temperature(scored: Sequence[tuple[Prediction, Any]]) -> float:

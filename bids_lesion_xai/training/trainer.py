@@ -82,7 +82,7 @@ def train(
     )
     loss_function = LOSSES[options.loss]()
     recipe = _recipe(scans, masks, heads, options)
-    done = _resume(folder / "checkpoint.pt", recipe, network, optimiser, schedule)
+    done = _resume(folder / "checkpoint.pt", recipe, device, network, optimiser, schedule)
     losses = _rows(folder / "loss.csv", done)
     with (
         _cores_beside_workers(device, options.workers),
@@ -174,6 +174,7 @@ class _LossTable:
     def __init__(self, stream: TextIO, rows: list[list[str]]) -> None:
         self._stream, self._writer = stream, csv.writer(stream)
         self._writer.writerows(rows)
+        stream.flush()
         self._waiting: list[tuple[int, torch.Tensor, float]] = []
 
     def add(self, step: int, loss: torch.Tensor, rate: float) -> None:
@@ -247,11 +248,11 @@ def _save(path: Path, step: int, recipe: dict[str, Any], *stateful: Any) -> None
     partial.replace(path)
 
 
-def _resume(path: Path, recipe: dict[str, Any], *stateful: Any) -> int:
+def _resume(path: Path, recipe: dict[str, Any], device: torch.device, *stateful: Any) -> int:
     """Load a checkpoint if there is one, and return the number of steps that are done."""
     if not path.exists():
         return 0
-    checkpoint = torch.load(path, weights_only=True)
+    checkpoint = torch.load(path, map_location=device, weights_only=True)
     if checkpoint["recipe"] != recipe:
         differences = [key for key in recipe if checkpoint["recipe"].get(key) != recipe[key]]
         message = (

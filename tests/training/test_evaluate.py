@@ -100,6 +100,26 @@ def test_one_person_whose_lesions_are_missed_does_not_decide_the_temperature() -
     assert fit([*people[:2], missed]).temperature == fit(people).temperature
 
 
+def test_people_without_lesions_do_not_decide_the_temperature() -> None:
+    patient = prediction("a/sub-01")
+    healthy = [
+        replace(one, scan=replace(one.scan, lesions=np.zeros(SHAPE, bool)), log_odds=odds)
+        for one in (prediction("a/sub-02"), prediction("a/sub-03"))
+        for odds in [np.minimum(one.log_odds, -4)]
+    ]
+    assert fit([patient, *healthy]).temperature == fit([patient]).temperature
+    setting = fit(healthy)
+    assert setting.temperature == 1
+    assert 0 < setting.threshold < 1
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_threshold_never_becomes_that_of_nothing_or_everything(sign: int) -> None:
+    one = prediction()
+    sure = replace(one, log_odds=100 * sign * np.where(one.scan.lesions, 1, -1.0))
+    assert 0.001 <= fit([sure]).threshold <= 0.999
+
+
 def test_sessions_are_averaged_before_people() -> None:
     rows = []
     for person, session, dice in (("a", "1", 0.2), ("a", "2", 0.4), ("b", "", 0.9)):
