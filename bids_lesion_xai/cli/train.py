@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from bids_lesion_xai.errors import NotFoundError, UsageError
 from bids_lesion_xai.training.options import LOSS_NAMES, NETWORKS, TrainingOptions
 
 if TYPE_CHECKING:
-    from bids_lesion_xai.bids.dataset import LabelledFiles
+    from bids_lesion_xai.training.folds import Material
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -130,11 +129,12 @@ def _run(options: argparse.Namespace) -> None:
 
     _check(options)
     files = [entry for dataset in options.datasets for entry in find_labelled(dataset)]
-    _require_known(options.leave_out, files)
     anatomies = load_anatomies(options.head_labels) if options.head_labels else []
+    material = Material(tuple(files), tuple(anatomies))
+    _require_some_left(options, material)
     names = [field.name for field in fields(TrainingOptions) if hasattr(options, field.name)]
     trial = Trial(
-        Material(tuple(files), tuple(anatomies)),
+        material,
         TrainingOptions(**{name: getattr(options, name) for name in names}),
         fold_steps=getattr(options, "fold_steps", options.steps),
         threshold=options.threshold,
@@ -162,11 +162,23 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError(message)
 
 
-def _require_known(left_out: Sequence[str], files: Sequence[LabelledFiles]) -> None:
-    unknown = set(left_out) - {entry.person for entry in files}
+def _require_some_left(options: argparse.Namespace, material: Material) -> None:
+    """Check that every network has somebody to be trained on, before hours are spent on one."""
+    people = material.people
+    unknown = sorted(set(options.leave_out) - set(people))
     if unknown:
         message = (
-            f"--leave-out {', '.join(sorted(unknown))}: not among the labelled people "
-            f"{', '.join(sorted({entry.person for entry in files}))}."
+            f"--leave-out {', '.join(unknown)}: not among the labelled people with FLAIR and T1w, "
+            f"{', '.join(people) or 'of whom there is none'}."
         )
         raise UsageError(message)
+    if people and set(people) == set(options.leave_out):
+        message = "--leave-out: nobody is left to train on."
+        raise NotFoundError(message)
+    for way, groups in (("person", people), ("site", material.sites)):
+        if way in options.cross_validate and len(groups) == 1:
+            message = (
+                f"--cross-validate {way}: there is one {way} alone, {next(iter(groups))}; without "
+                "it, nobody is left to train on."
+            )
+            raise NotFoundError(message)

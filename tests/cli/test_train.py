@@ -71,13 +71,13 @@ def test_cross_validation_states_figures_of_people_left_out_alone(
 ) -> None:
     output = tmp_path / "bundle"
     command = [str(dataset), "--output", str(output), "--cross-validate", "person", "site", *QUICK]
-    # One site alone cannot be left out.
+    # One site alone cannot be left out, which is told before anything is trained.
     assert main(command) == 66
+    assert not output.exists()
     other = tmp_path / "other"
     shutil.copytree(dataset, other)
     shutil.rmtree(other / "sub-02")
     command.insert(1, str(other))
-    shutil.rmtree(output)
     assert main(command) == 0
     rows = evaluation(output)
     people = [*PEOPLE, "other/sub-01"]
@@ -181,8 +181,18 @@ def test_a_person_left_out_is_not_trained_on(dataset: Path, tmp_path: Path) -> N
         (["--network", "swinunetr", "--patch-size", "32"], 2, "multiple of 32 of at least 64"),
         (["--head-labels", "nowhere"], 66, "folder of label maps"),
         (["--leave-out", *PEOPLE], 66, "left to train on"),
+        (["--leave-out", "labelled/sub-03"], 2, "with FLAIR and T1w, labelled/sub-01, labelled"),
+        (["--cross-validate", "person", "site"], 66, "--cross-validate site: there is one site"),
     ],
-    ids=["nobody", "patch", "patch of another network", "no heads", "all left out"],
+    ids=[
+        "nobody",
+        "patch",
+        "patch of another network",
+        "no heads",
+        "all left out",
+        "no images",
+        "one site",
+    ],
 )
 def test_what_cannot_be_trained_is_told_in_one_line(
     dataset: Path,
