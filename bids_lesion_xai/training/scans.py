@@ -13,10 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_lesion_xai.bids.dataset import LabelledFiles
-from bids_lesion_xai.errors import DataError
+from bids_lesion_xai.errors import DataError, naming
+from bids_lesion_xai.imaging import nifti
+from bids_lesion_xai.imaging.grid import Grid
 from bids_lesion_xai.imaging.intensity import brain_moments, normalise
 
 log = logging.getLogger(__name__)
+
+# What a model learns, and a volume, is of voxels of 1 mm.
+_SPACING_TOLERANCE_MM = 0.05
+_APART_MM = 0.1
 
 
 @dataclass(frozen=True)
@@ -47,45 +53,52 @@ class LabelledScan:
         return np.asarray(self.image[0] != 0)
 
 
-def _canonical(path: Path) -> nb.Nifti1Image:
-    return nb.as_closest_canonical(nb.load(path))
-
-
-def _values(path: Path) -> NDArray[np.float32]:
-    return np.asarray(_canonical(path).dataobj, np.float32)
-
-
-def _normalised(path: Path) -> NDArray[np.float32]:
-    values = _values(path)
-    return normalise(values, values != 0, *brain_moments(values, values != 0))
-
-
 def load_scans(files: Iterable[LabelledFiles]) -> list[LabelledScan]:
     """Read every entry of `files` that has FLAIR, T1w and mask.
 
     Raises
     ------
     DataError
-        The three images of one scan lie on different grids.
+        An image cannot be read, has another grid than the others of its scan or no voxels of
+        1 mm, or a brain has no contrast.
     """
     scans = []
     for entry in files:
         if entry.flair is None or entry.t1w is None:
             continue
-        image = np.stack([_normalised(entry.flair), _normalised(entry.t1w)])
-        mask = _canonical(entry.mask)
-        if mask.shape != image.shape[1:]:
-            message = (
-                f"{entry.person}: mask {mask.shape} and images {image.shape[1:]} differ in shape."
-            )
-            raise DataError(message)
-        x_mm, y_mm, z_mm = (float(mm) for mm in mask.header.get_zooms()[:3])
-        lesions = np.asarray(mask.dataobj) > 0
-        scans.append(LabelledScan(entry.person, entry.session, image, lesions, (x_mm, y_mm, z_mm)))
-        log.info("read %s %s: %d lesion voxels", entry.person, entry.session, lesions.sum())
+        with naming(entry.person):
+            scans.append(_load_scan(entry, entry.flair, entry.t1w))
+        n_voxels = scans[-1].lesions.sum()
+        log.info("read %s %s: %d lesion voxels", entry.person, entry.session, n_voxels)
     return scans
 
 
 def load_masks(files: Iterable[LabelledFiles]) -> list[NDArray[np.bool_]]:
     """Read the lesion mask, bool, shape (X, Y, Z), RAS+ axes, of every entry of `files`."""
-    return [_values(entry.mask) > 0 for entry in files]
+    return [_read(entry.mask)[0] > 0 for entry in files]
+
+
+def _load_scan(entry: LabelledFiles, flair: Path, t1w: Path) -> LabelledScan:
+    mask, grid = _read(entry.mask)
+    images = []
+    for path in (flair, t1w):
+        values, own = _read(path)
+        if not own.same_as(grid, _APART_MM):
+            message = (
+                f"{path.name} and {entry.mask.name} lie on different grids; one is expected, as "
+                "after registration."
+            )
+            raise DataError(message)
+        images.append(normalise(values, values != 0, *brain_moments(values, values != 0)))
+    if max(abs(mm - 1) for mm in grid.spacing_mm) > _SPACING_TOLERANCE_MM:
+        sizes = " x ".join(f"{mm:.3g}" for mm in grid.spacing_mm)
+        message = f"{entry.mask.name} has voxels of {sizes} mm; resample all images to 1 mm."
+        raise DataError(message)
+    return LabelledScan(entry.person, entry.session, np.stack(images), mask > 0, grid.spacing_mm)
+
+
+def _read(path: Path) -> tuple[NDArray[np.float32], Grid]:
+    """Return the values of an image, float32, shape (X, Y, Z), RAS+ axes, and their grid."""
+    values, grid = nifti.load(path)
+    image = nb.as_closest_canonical(nb.Nifti1Image(values, grid.affine))
+    return np.asarray(image.dataobj, np.float32), Grid(image.shape, image.affine)
