@@ -90,6 +90,8 @@ def _run(options: argparse.Namespace) -> None:
         raise NotFoundError(message)
     threshold = getattr(options, "threshold", bundle.threshold)
     setting = Setting(threshold, min_volume_mm3=options.min_lesion_volume)
+    # Fails now, not when everything is segmented.
+    options.output.mkdir(parents=True, exist_ok=True)
     predictions = predict(predictor, scans, bundle.trained_on)
     settings = {scan.person: setting for scan in scans}
     write_results(options.output, predictions, [], settings)

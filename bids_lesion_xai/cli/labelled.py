@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bids_lesion_xai.cli.user import name_the_user
-from bids_lesion_xai.errors import LesionXaiError, NotFoundError
+from bids_lesion_xai.errors import INPUT_OUTPUT_ERROR, LesionXaiError, NotFoundError
 
 
 def add_datasets(parser: argparse.ArgumentParser, more: str = "") -> None:
@@ -54,4 +54,7 @@ def run_command(
     except LesionXaiError as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return error.exit_code
+    except OSError as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return INPUT_OUTPUT_ERROR
     return 0

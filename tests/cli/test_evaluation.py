@@ -120,6 +120,16 @@ def test_what_is_not_there_is_told_in_one_line(
     assert message.count("\n") == 1
 
 
+def test_an_output_that_cannot_be_made_is_told_before_anything_is_segmented(
+    model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main([str(model), str(dataset), "--output", str(tmp_path / "file" / "out")]) == 74
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("bids-lesion-xai-evaluate: ")
+    assert "file/out" in last
+
+
 @pytest.mark.parametrize("command", ["evaluate", "train"])
 def test_the_help_imports_nothing_heavy(command: str) -> None:
     program = (
