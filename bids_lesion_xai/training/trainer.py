@@ -24,6 +24,7 @@ from bids_lesion_xai.training.losses import LOSSES, Loss
 from bids_lesion_xai.training.options import TrainingOptions
 from bids_lesion_xai.training.patches import Patches
 from bids_lesion_xai.training.scans import LabelledScan
+from bids_lesion_xai.training.styles import Styles
 from bids_lesion_xai.training.synthesis import SyntheticHead
 
 log = logging.getLogger(__name__)
@@ -93,12 +94,14 @@ def train(
         patches = _patches(scans, masks, heads, options, device)
         batches = iter(_batches(patches, options, done))
         pace = _Pace(options.steps, done)
+        styles = Styles(network, options.seed, device)
         for step in range(done + 1, options.steps + 1):
             if step > _FREE_STATISTICS * options.steps:
                 for norm in _batch_norms(network):
                     norm.eval()
             with pace.waiting():
                 batch = next(batches)
+            styles.begin(step)
             loss = _step(network, batch, loss_function, optimiser, device)
             rate = float(schedule.get_last_lr()[0])
             schedule.step()
@@ -108,6 +111,7 @@ def train(
             if step % options.checkpoint_every == 0 or step == options.steps:
                 table.write()
                 _save(folder / "checkpoint.pt", step, recipe, network, optimiser, schedule)
+        styles.end()
     return network.eval()
 
 

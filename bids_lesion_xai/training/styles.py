@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Styles of scanners that were never seen: statistics of feature maps are drawn anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bids_lesion_xai.training.draws import Draws
+
+_CHANCE = 0.5
+_LEAST_VARIANCE = 1e-6
+
+
+class Styles:
+    """Draws mean and deviation of every feature map from around those of its patch.
+
+    What scanners differ in lies largely in these. They are drawn from normal distributions, whose
+    deviations are those of the statistics over the batch: "uncertainty" of Li et al., ICLR 2022,
+    arXiv 2202.03958. Each level draws with their probability of one half. What is trained is the
+    network as it is: it predicts without.
+
+    Parameters
+    ----------
+    network : Module
+        Statistics are drawn after its blocks that halve the resolution and have a batch norm;
+        networks without such blocks stay as they are.
+    seed : int
+        With the step, fixes everything that is drawn, on one kind of device.
+    device : torch device
+    """
+
+    def __init__(self, network: nn.Module, seed: int, device: torch.device) -> None:
+        self._seed, self._device = seed, device
+        self._draws: Draws | None = None
+        self._hooks = [
+            module.register_forward_hook(self._redraw)
+            for module in network.modules()
+            if _halves(module)
+        ]
+
+    def begin(self, step: int) -> None:
+        """Draw for a step from now on."""
+        rng = np.random.default_rng((self._seed, step))
+        self._draws = Draws(int(rng.integers(2**63)), self._device)
+
+    def end(self) -> None:
+        """Let the network be as it was."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _redraw(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        draws = self._draws
+        if draws is None or len(output) < 2 or not draws.chance(_CHANCE, (1,)):
+            return output
+        return redrawn(output, draws)
+
+
+def redrawn(features: torch.Tensor, draws: Draws) -> torch.Tensor:
+    """Return feature maps with other means and deviations.
+
+    Parameters
+    ----------
+    features : tensor, shape (batch, channels, X, Y, Z)
+    draws : Draws
+    """
+    values = features.float()
+    mean = values.mean((2, 3, 4), keepdim=True)
+    variance = values.var((2, 3, 4), correction=0, keepdim=True)
+    deviation = (variance + _LEAST_VARIANCE).sqrt()
+    new_mean, new_deviation = (
+        one + draws.normal(one.shape) * one.detach().std(0, keepdim=True)
+        for one in (mean, deviation)
+    )
+    return ((values - mean) / deviation * new_deviation + new_mean).to(features.dtype)
+
+
+def _halves(module: nn.Module) -> bool:
+    """Tell whether a module is a block of a strided convolution and a batch norm."""
+    children = list(module.children())
+    has_norm = any(isinstance(part, nn.BatchNorm3d) for one in children for part in one.modules())
+    return has_norm and any(
+        isinstance(child, nn.Conv3d) and max(child.stride) > 1 for child in children
+    )
