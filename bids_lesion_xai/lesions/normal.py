@@ -60,7 +60,9 @@ def normal_white_matter(
         white = _brightest_tissue(t1w, brain & (flair != 0))
     white = ndimage.binary_erosion(white)
     if lesions.any():
-        white &= ndimage.distance_transform_edt(~lesions, sampling=spacing_mm) > LESION_MARGIN_MM
+        # Rounded, for an affine in single precision makes 5 mm a hair more or less.
+        away_mm = ndimage.distance_transform_edt(~lesions, sampling=spacing_mm).round(4)
+        white &= away_mm > LESION_MARGIN_MM
     if not white.any():
         return np.asarray(white)
     median = np.median(flair[white])
