@@ -140,6 +140,20 @@ def test_normal_white_matter_is_white_matter_far_from_lesions(with_map: bool) ->
     assert (normal & white).sum() > 0.97 * white.sum()
 
 
+@pytest.mark.parametrize("error", [-1e-7, 1e-7])
+def test_the_last_digit_of_the_spacing_moves_no_border_of_normal_white_matter(
+    error: float,
+) -> None:
+    flair, t1w, tissues = head()
+    lesions = np.zeros(tissues.shape, bool)
+    lesions[20:23, 20:23, 20:23] = True
+    exact, found = (
+        normal_white_matter(flair, t1w, tissues > 0, lesions, (edge, edge, edge), tissues)
+        for edge in (1.0, 1.0 + error)
+    )
+    np.testing.assert_array_equal(found, exact)
+
+
 def test_a_brain_full_of_lesions_has_no_normal_white_matter() -> None:
     flair, t1w, tissues = head()
     lesions = np.ones(tissues.shape, bool)
