@@ -63,15 +63,17 @@ def train(
     heads : list of SyntheticHead
     options : TrainingOptions
     device : torch device
-        Bfloat16 autocast is used for the convolutions, float32 for the loss. A GPU also keeps the
-        scans and makes the patches; on a CPU, `options.workers` processes make them.
+        Bfloat16 autocast is used for the convolutions, but for patches whose smallest maps have
+        two voxels a side on a CPU; float32 for the loss. A GPU also keeps the scans and makes the
+        patches; on a CPU, `options.workers` processes make them.
     folder : Path
         Receives `checkpoint.pt` and `loss.csv` (step, loss, learning rate).
 
     Raises
     ------
     UsageError
-        The checkpoint is of a training with other data or options.
+        The checkpoint is of a training with other data or options, or the loss is not finite any
+        more.
     """
     torch.manual_seed(options.seed)
     network = _untrained(options, device)
@@ -95,6 +97,7 @@ def train(
         batches = iter(_batches(patches, options, done))
         pace = _Pace(options.steps, done)
         styles = Styles(network, options.seed, device)
+        precision = _precision(options, device)
         for step in range(done + 1, options.steps + 1):
             if step > _FREE_STATISTICS * options.steps:
                 for norm in _batch_norms(network):
@@ -102,7 +105,7 @@ def train(
             with pace.waiting():
                 batch = next(batches)
             styles.begin(step)
-            loss = _step(network, batch, loss_function, optimiser, device)
+            loss = _step(network, batch, loss_function, optimiser, precision)
             rate = float(schedule.get_last_lr()[0])
             schedule.step()
             table.add(step, loss, rate)
@@ -144,16 +147,28 @@ def _step(
     batch: dict[str, torch.Tensor],
     loss_function: Loss,
     optimiser: torch.optim.Optimizer,
-    device: torch.device,
+    precision: torch.autocast,
 ) -> torch.Tensor:
     """Change the network by one batch, and return the loss before, a scalar on the device."""
-    with torch.autocast(device.type, torch.bfloat16):
+    device = next(network.parameters()).device
+    with precision:
         logits = network(batch["image"].to(device, memory_format=_LAYOUT))
     loss = loss_function(logits.float(), batch["lesions"].to(device))
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
     return loss.detach()
+
+
+def _precision(options: TrainingOptions, device: torch.device) -> torch.autocast:
+    """Return the context of convolutions: bfloat16, wherever PyTorch computes rightly with it.
+
+    On a CPU, its gradient of a 3x3x3 kernel that convolves maps of 2x2x2 voxels holds memory that
+    nothing was written to (PyTorch 2.13).
+    """
+    smallest_map = options.patch_size // ARCHITECTURES[options.network].multiple
+    right = device.type != "cpu" or smallest_map != 2
+    return torch.autocast(device.type, torch.bfloat16, enabled=right)
 
 
 def _untrained(options: TrainingOptions, device: torch.device) -> torch.nn.Module:
@@ -185,7 +200,20 @@ class _LossTable:
         self._waiting.append((step, loss, rate))
 
     def write(self) -> None:
+        """Write the rows, up to a loss that is not finite.
+
+        Raises
+        ------
+        UsageError
+            There is such a loss; what was trained with it is of no use.
+        """
         for step, loss, rate in self._waiting:
+            if not loss.isfinite():
+                message = (
+                    f"The loss of step {step} is not finite. Train with a smaller --learning-rate "
+                    "in another --output; here, the last checkpoint is of an earlier step."
+                )
+                raise UsageError(message)
             self._writer.writerow([step, f"{loss.item():.5f}", f"{rate:.3g}"])
         self._waiting.clear()
         self._stream.flush()

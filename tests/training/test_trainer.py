@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 import torch
 
 from bids_lesion_xai.errors import UsageError
-from bids_lesion_xai.models.network import PUBLISHED_UNET
+from bids_lesion_xai.models.network import PUBLISHED_UNET, build
 from bids_lesion_xai.training import trainer
 from bids_lesion_xai.training.architectures import ARCHITECTURES, Architecture
 from bids_lesion_xai.training.options import NETWORKS, TrainingOptions
@@ -137,6 +139,49 @@ def test_the_pace_and_the_waiting_are_told(
     with caplog.at_level("INFO"):
         run(tmp_path)
     assert re.search(r"step 6 of 6, .* waiting for patches, about 0 min left", caplog.text)
+
+
+@pytest.mark.parametrize("edge", [16, 32])
+def test_kernels_that_bfloat16_computes_wrongly_on_a_cpu_are_trained_in_float32(
+    edge: int,
+) -> None:
+    torch.manual_seed(0)
+    network = build("UNet", PUBLISHED_UNET).eval()
+    image = torch.randn(4, 2, edge, edge, edge)
+
+    def gradients(context: Any) -> list[torch.Tensor]:
+        with context:
+            logits = network(image).float()
+        (logits[:, 1] - logits[:, 0]).sigmoid().mean().backward()
+        found = [weight.grad for weight in network.parameters() if weight.ndim > 1]
+        network.zero_grad(set_to_none=True)
+        return found
+
+    options = replace(OPTIONS, patch_size=edge)
+    for expected, found in zip(
+        gradients(nullcontext()), gradients(trainer._precision(options, CPU)), strict=True
+    ):
+        assert (found - expected).norm() < 0.2 * expected.norm()
+
+
+def test_a_loss_that_is_not_finite_ends_a_training_and_is_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(trainer.LOSSES, "nan-at-4", losses_with_nan)
+    with pytest.raises(UsageError, match=r"step 4 is not finite.*--learning-rate"):
+        run(tmp_path, loss="nan-at-4")
+    assert [int(step) for step, *_ in losses(tmp_path)] == [1, 2, 3]
+    assert torch.load(tmp_path / "checkpoint.pt")["step"] == 2
+
+
+def losses_with_nan() -> Any:
+    """Return a loss that is not a number when it is asked for the fourth time."""
+    asked = itertools.count(1)
+
+    def loss(logits: torch.Tensor, lesions: torch.Tensor) -> torch.Tensor:
+        return logits.mean() * (float("nan") if next(asked) == 4 else 1)
+
+    return loss
 
 
 def test_every_network_can_be_asked_for() -> None:
