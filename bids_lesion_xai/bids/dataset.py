@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from bids import BIDSLayout, BIDSLayoutIndexer
-from bids.layout import Query
+from bids.layout import BIDSFile, Query
 
 from bids_lesion_xai.bids.companions import LESION_LABELS, Companion
 from bids_lesion_xai.bids.database import Database
@@ -325,7 +325,13 @@ def find_labelled(dataset: Path) -> list[LabelledFiles]:
     """Return every lesion mask of a derivative dataset, with FLAIR and T1w on its grid.
 
     Masks are called ``label-lesion_mask`` or ``label-L_mask``; images have the same ``space`` and
-    ``desc-brain`` or ``desc-preproc``.
+    ``desc-brain`` or ``desc-preproc``. Of several images, that of the mask's run and acquisition
+    is taken, and ``desc-brain`` before ``desc-preproc``.
+
+    Raises
+    ------
+    DataError
+        Several images fit one mask.
     """
     layout = _index(dataset)
     found = []
@@ -335,14 +341,9 @@ def find_labelled(dataset: Path) -> list[LabelledFiles]:
             continue
         same = {key: entities.get(key) or Query.NONE for key in ("subject", "session", "space")}
         flair, t1w = (
-            next(
-                (
-                    Path(image.path)
-                    for image in layout.get(
-                        suffix=suffix, desc=["brain", "preproc"], extension=_NIFTI, **same
-                    )
-                ),
-                None,
+            _of_mask(
+                mask,
+                layout.get(suffix=suffix, desc=["brain", "preproc"], extension=_NIFTI, **same),
             )
             for suffix in ("FLAIR", "T1w")
         )
@@ -351,3 +352,16 @@ def find_labelled(dataset: Path) -> list[LabelledFiles]:
             LabelledFiles(person, entities.get("session") or "", Path(mask.path), flair, t1w)
         )
     return found
+
+
+def _of_mask(mask: BIDSFile, images: list[BIDSFile]) -> Path | None:
+    """Return the image that a lesion mask was drawn on, if there is one."""
+    entities = mask.get_entities()
+    wanted = {key: entities.get(key) for key in ("run", "acquisition")} | {"desc": "brain"}
+    for key, value in wanted.items():
+        images = [image for image in images if image.get_entities().get(key) == value] or images
+    if len(images) > 1:
+        names = ", ".join(image.filename for image in images)
+        message = f"{mask.filename}: one image is expected on its grid, found {names}."
+        raise DataError(message)
+    return Path(images[0].path) if images else None

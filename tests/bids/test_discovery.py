@@ -661,6 +661,32 @@ def test_labelled_scans_are_masks_with_images_of_the_same_visit_and_space(tmp_pa
     ]
 
 
+def test_of_several_images_that_of_the_run_and_acquisition_of_a_mask_is_taken(
+    tmp_path: Path,
+) -> None:
+    one, two = "sub-01_acq-3d_run-2", "sub-01_acq-3d"
+    touch(
+        tmp_path,
+        f"{one}_label-lesion_mask",
+        *(f"{one}_desc-{desc}_FLAIR" for desc in ("preproc", "brain")),
+        *("sub-01_acq-2d_run-2_desc-brain_FLAIR", "sub-01_acq-3d_run-1_desc-brain_FLAIR"),
+        *(f"{two}_desc-brain_T1w", "sub-01_acq-2d_desc-brain_T1w"),
+    )
+    (entry,) = find_labelled(tmp_path)
+    assert entry.flair is not None
+    assert entry.t1w is not None
+    assert (stem(entry.flair), stem(entry.t1w)) == (
+        f"{one}_desc-brain_FLAIR",
+        f"{two}_desc-brain_T1w",
+    )
+
+
+def test_several_images_that_fit_a_mask_as_well_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "sub-01_label-L_mask", *(f"sub-01_acq-{n}_desc-brain_T1w" for n in "ab"))
+    with pytest.raises(DataError, match=r"sub-01_label-L_mask.*one image.*acq-a.*acq-b"):
+        find_labelled(tmp_path)
+
+
 def test_a_dataset_without_masks_has_no_labelled_scans(root: Path) -> None:
     add_all(root, *BOTH)
     assert find_labelled(root) == []
