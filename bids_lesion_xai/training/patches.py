@@ -366,10 +366,10 @@ def _middles(labels: NDArray[np.int32], sizes: NDArray[np.int64]) -> NDArray[np.
 
 
 def _around(scan: LabelledScan) -> NDArray[np.float32]:
-    """Return the median of each channel 2 to 3 voxels from lesions; 0 without a lesion."""
-    if not scan.lesions.any():
-        return np.zeros(2, np.float32)
+    """Return the median of each channel 2 to 3 voxels from lesions; 0 where no brain is there."""
     rim = _near(scan, 3) & ~_near(scan, 1) & scan.brain
+    if not rim.any():
+        return np.zeros(2, np.float32)
     return np.asarray(np.median(scan.image[:, rim], axis=1), np.float32)
 
 

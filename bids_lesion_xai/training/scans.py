@@ -94,6 +94,10 @@ def _load_scan(entry: LabelledFiles, flair: Path, t1w: Path) -> LabelledScan:
         sizes = " x ".join(f"{mm:.3g}" for mm in grid.spacing_mm)
         message = f"{entry.mask.name} has voxels of {sizes} mm; resample all images to 1 mm."
         raise DataError(message)
+    brain = images[0] != 0
+    if mask.any() and not (mask[brain] > 0).any():
+        message = f"{entry.mask.name} marks nothing inside of the brain of {flair.name}."
+        raise DataError(message)
     return LabelledScan(entry.person, entry.session, np.stack(images), mask > 0, grid.spacing_mm)
 
 

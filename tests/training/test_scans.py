@@ -102,6 +102,10 @@ def truncate(files: LabelledFiles) -> None:
     files.mask.write_bytes(files.mask.read_bytes()[:-20])
 
 
+def mark_outside(files: LabelledFiles) -> None:
+    save(files.mask, np.where(brain(1) == 0, 1, 0).astype(np.uint8))
+
+
 def flatten(files: LabelledFiles) -> None:
     save(files.flair, np.ones(SHAPE, np.float32))
 
@@ -115,6 +119,7 @@ def flatten(files: LabelledFiles) -> None:
         (lose_values, "flair.nii.gz has 180 voxels that are NaN"),
         (truncate, "mask.nii.gz"),
         (flatten, "constant"),
+        (mark_outside, "mask.nii.gz marks nothing inside of the brain of flair.nii.gz"),
     ],
 )
 def test_what_cannot_be_compared_is_told_with_the_person(
