@@ -138,12 +138,13 @@ def _run(options: argparse.Namespace) -> None:
         TrainingOptions(**{name: getattr(options, name) for name in names}),
         fold_steps=getattr(options, "fold_steps", options.steps),
         threshold=options.threshold,
+        left_out=options.leave_out,
         device=choose_device(options.device),
         output=options.output,
     )
     for way in options.cross_validate:
         trial.leave_out_each(way)
-    trial.train(options.leave_out)
+    trial.train()
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -172,10 +173,11 @@ def _require_some_left(options: argparse.Namespace, material: Material) -> None:
             f"{', '.join(people) or 'of whom there is none'}."
         )
         raise UsageError(message)
-    if people and set(people) == set(options.leave_out):
+    left = material.of_others(options.leave_out)
+    if people and not left.people:
         message = "--leave-out: nobody is left to train on."
         raise NotFoundError(message)
-    for way, groups in (("person", people), ("site", material.sites)):
+    for way, groups in (("person", left.people), ("site", left.sites)):
         if way in options.cross_validate and len(groups) == 1:
             message = (
                 f"--cross-validate {way}: there is one {way} alone, {next(iter(groups))}; without "

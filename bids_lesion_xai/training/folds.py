@@ -64,13 +64,16 @@ class Material:
         kept_out = self.anatomies[_KEPT_OUT]
         return synthetic_heads(kept_out, count=_HEADS_OF_EACH * len(kept_out), seed=_SEED_OF_THESE)
 
+    def of_others(self, people: Sequence[str]) -> Material:
+        """Return the material without some people, with all label maps."""
+        files = tuple(entry for entry in self.files if entry.person not in people)
+        return Material(files, self.anatomies)
+
     def without(self, left_out: Sequence[str]) -> Material:
         """Return the material without some people, and without some label maps."""
         kept_out = [id(anatomy) for anatomy in self.anatomies[_KEPT_OUT]]
-        return Material(
-            tuple(entry for entry in self.files if entry.person not in left_out),
-            tuple(anatomy for anatomy in self.anatomies if id(anatomy) not in kept_out),
-        )
+        anatomies = tuple(one for one in self.anatomies if id(one) not in kept_out)
+        return Material(self.of_others(left_out).files, anatomies)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ class Trial:
         Optimiser steps of the networks that are trained for their figures alone.
     threshold : float
         Lesion probability, where none can be chosen on people left out.
+    left_out : list of str
+        People who take part in nothing but the figures of the network for users.
     device : torch device
     output : Path
         Receives the bundle, `evaluation`, and a folder of checkpoints in `folds` for each network.
@@ -49,10 +51,11 @@ class Trial:
         *,
         fold_steps: int,
         threshold: float,
+        left_out: Sequence[str],
         device: torch.device,
         output: Path,
     ) -> None:
-        self._material, self._options = material, options
+        self._material, self._left_out, self._options = material, left_out, options
         self._fold_options = replace(options, steps=fold_steps)
         self._default = self._chosen = Setting(threshold)
         self._device, self._output = device, output
@@ -63,23 +66,23 @@ class Trial:
 
         With ``person``, threshold and temperature of the bundle are chosen on the people left out.
         """
-        groups = {person: [person] for person in self._material.people}
+        material = self._material.of_others(self._left_out)
+        groups = {person: [person] for person in material.people}
         if way == "site":
-            groups = self._material.sites
+            groups = material.sites
         folder = self._output / "folds" / way
         heads = self._heads_of_folds
         folds = [
-            leave_out(
-                self._material, people, heads, self._fold_options, self._device, folder / name
-            )
+            leave_out(material, people, heads, self._fold_options, self._device, folder / name)
             for name, people in groups.items()
         ]
         if way == "person":
             self._chosen = fit([one for fold in folds for one in fold.predictions])
         self._judge(way, folds, groups)
 
-    def train(self, left_out: Sequence[str]) -> None:
-        """Train the network for users without some people, judge it on them, and write it."""
+    def train(self) -> None:
+        """Train the network for users, judge it on the people left out, and write it."""
+        left_out = self._left_out
         kept = self._material.without(left_out) if left_out else self._material
         heads = self._heads_of_folds if left_out else make_heads(kept, self._options)
         network = train_on(kept, heads, self._options, self._device, self._output)

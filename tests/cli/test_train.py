@@ -122,6 +122,22 @@ def test_synthetic_heads_are_trained_on_and_lesion_free_ones_judged(
     assert (output / "evaluation/chosen/lesion_free.tsv").exists()
 
 
+@pytest.mark.slow
+def test_people_left_out_take_no_part_in_a_cross_validation(dataset: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(dataset, other)
+    output = tmp_path / "bundle"
+    options = ["--leave-out", "other/sub-01", "other/sub-02", "--cross-validate", "person"]
+    assert main([str(dataset), str(other), "--output", str(output), *options, *QUICK]) == 0
+    rows = evaluation(output)
+    trained_on = {row["person"]: row["trained_on"] for row in rows if row["left_out"] == "person"}
+    assert trained_on == {PEOPLE[0]: [PEOPLE[1]], PEOPLE[1]: [PEOPLE[0]]}
+    judged = {row["person"]: row["trained_on"] for row in rows if row["left_out"] == "chosen"}
+    assert judged == {"other/sub-01": PEOPLE, "other/sub-02": PEOPLE}
+    command = [str(dataset), str(other), "--output", str(tmp_path / "none"), *QUICK]
+    assert main([*command, *options[:-1], "site"]) == 66
+
+
 SMALL_SWIN = {"feature_size": 12, "depths": [1, 1, 1, 1]}
 SMALL = {
     "dynunet": replace(ARCHITECTURES["dynunet"], window=(32, 32, 32)),
