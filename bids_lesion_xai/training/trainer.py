@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import logging
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -124,10 +125,17 @@ def _recipe(
     heads: Sequence[SyntheticHead],
     options: TrainingOptions,
 ) -> dict[str, Any]:
-    """Return what a checkpoint must agree in with the training that resumes it."""
+    """Return what a checkpoint must agree in with the training that resumes it.
+
+    Of scans, this is what is marked in them: intensities may differ in the last digit from machine
+    to machine.
+    """
     same = {key: value for key, value in asdict(options).items() if key not in _FREE_TO_CHANGE}
     people = sorted({scan.person for scan in scans})
-    return {**same, "people": people, "masks": len(masks), "synthetic_heads": len(heads)}
+    checksum = 0
+    for mask in (*masks, *(mask for scan in scans for mask in (scan.brain, scan.lesions))):
+        checksum = zlib.crc32(np.packbits(mask).tobytes(), checksum)
+    return {**same, "people": people, "masks": checksum, "synthetic_heads": len(heads)}
 
 
 @contextmanager

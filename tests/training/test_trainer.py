@@ -133,6 +133,19 @@ def test_a_checkpoint_of_another_training_is_refused(
     run(tmp_path, checkpoint_every=1)
 
 
+@pytest.mark.parametrize("changed", ["image", "lesions"])
+def test_a_checkpoint_of_another_brain_or_lesion_mask_is_refused(
+    tmp_path: Path, changed: str
+) -> None:
+    run(tmp_path)
+    (scan,) = scans()
+    values = getattr(scan, changed).copy()
+    values[..., 7, 7, 7] = values[..., 7, 7, 7] == 0
+    other = replace(scan, **{changed: values})
+    with pytest.raises(UsageError, match="other masks"):
+        train([other], [], scans("synthetic/sub-0001"), OPTIONS, device=CPU, folder=tmp_path)
+
+
 def test_the_pace_and_the_waiting_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
