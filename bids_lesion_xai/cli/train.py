@@ -54,6 +54,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="how often a patch is cut from a synthetic head",
     )
     parser.add_argument(
+        "--statistics-noise",
+        type=above_zero,
+        default=TrainingOptions.statistics_noise,
+        help="how far mean and deviation of feature maps of unet are drawn from their own, as a "
+        "multiple of how they differ over a batch; 1 suits sites that nobody was trained on "
+        "(default: not at all)",
+    )
+    parser.add_argument(
         "--leave-out",
         nargs="+",
         default=[],
@@ -159,6 +167,12 @@ def _check(options: argparse.Namespace) -> None:
         message = (
             f"--patch-size {options.patch_size}: a multiple of {network.multiple} of at least "
             f"{network.smallest} is expected for {options.network}."
+        )
+        raise UsageError(message)
+    if options.statistics_noise and (options.network != "unet" or options.batch_size < 2):
+        message = (
+            "--statistics-noise: unet and a --batch-size of at least 2 are expected; the other "
+            "networks have no batch norm, and a single patch differs from no other."
         )
         raise UsageError(message)
 

@@ -31,6 +31,8 @@ class TrainingOptions:
         Synthetic heads that are made before the training, where there are label maps.
     synthetic_share : float
         How often a patch is cut from a synthetic head, where there are any.
+    statistics_noise : float
+        How far statistics of feature maps are drawn from their own; see `styles`. 0 draws nothing.
     seed : int
         Fixes initial weights and patches. Sums on several threads or a GPU still differ in the
         last digits from run to run.
@@ -48,6 +50,7 @@ class TrainingOptions:
     loss: str = "dice-ce"
     synthetic_heads: int = 80
     synthetic_share: float = 0.25
+    statistics_noise: float = 0.0
     seed: int = 0
     workers: int = 1
     checkpoint_every: int = 200

@@ -19,27 +19,31 @@ class Styles:
     """Draws mean and deviation of every feature map from around those of its patch.
 
     What scanners differ in lies largely in these. They are drawn from normal distributions, whose
-    deviations are those of the statistics over the batch: "uncertainty" of Li et al., ICLR 2022,
-    arXiv 2202.03958. Each level draws with their probability of one half. What is trained is the
-    network as it is: it predicts without.
+    deviations are `strength` times those of the statistics over the batch: with 1, the
+    "uncertainty" of Li et al., ICLR 2022, arXiv 2202.03958. Each level draws with their
+    probability of one half. What is trained is the network as it is: it predicts without.
 
     Parameters
     ----------
     network : Module
         Statistics are drawn after its blocks that halve the resolution and have a batch norm;
         networks without such blocks stay as they are.
+    strength : float
+        0 draws nothing.
     seed : int
         With the step, fixes everything that is drawn, on one kind of device.
     device : torch device
     """
 
-    def __init__(self, network: nn.Module, seed: int, device: torch.device) -> None:
-        self._seed, self._device = seed, device
+    def __init__(
+        self, network: nn.Module, strength: float, seed: int, device: torch.device
+    ) -> None:
+        self._strength, self._seed, self._device = strength, seed, device
         self._draws: Draws | None = None
         self._hooks = [
             module.register_forward_hook(self._redraw)
             for module in network.modules()
-            if _halves(module)
+            if strength and _halves(module)
         ]
 
     def begin(self, step: int) -> None:
@@ -56,23 +60,24 @@ class Styles:
         draws = self._draws
         if draws is None or len(output) < 2 or not draws.chance(_CHANCE, (1,)):
             return output
-        return redrawn(output, draws)
+        return redrawn(output, draws, self._strength)
 
 
-def redrawn(features: torch.Tensor, draws: Draws) -> torch.Tensor:
+def redrawn(features: torch.Tensor, draws: Draws, strength: float) -> torch.Tensor:
     """Return feature maps with other means and deviations.
 
     Parameters
     ----------
     features : tensor, shape (batch, channels, X, Y, Z)
     draws : Draws
+    strength : float
     """
     values = features.float()
     mean = values.mean((2, 3, 4), keepdim=True)
     variance = values.var((2, 3, 4), correction=0, keepdim=True)
     deviation = (variance + _LEAST_VARIANCE).sqrt()
     new_mean, new_deviation = (
-        one + draws.normal(one.shape) * one.detach().std(0, keepdim=True)
+        one + strength * draws.normal(one.shape) * one.detach().std(0, keepdim=True)
         for one in (mean, deviation)
     )
     return ((values - mean) / deviation * new_deviation + new_mean).to(features.dtype)

@@ -97,7 +97,7 @@ def train(
         patches = _patches(scans, masks, heads, options, device)
         batches = iter(_batches(patches, options, done))
         pace = _Pace(options.steps, done)
-        styles = Styles(network, options.seed, device)
+        styles = Styles(network, options.statistics_noise, options.seed, device)
         precision = _precision(options, device)
         for step in range(done + 1, options.steps + 1):
             if step > _FREE_STATISTICS * options.steps:

@@ -27,7 +27,13 @@ from bids_lesion_xai.training.trainer import train
 CPU = torch.device("cpu")
 SMALL_UNET = Architecture("UNet", {**PUBLISHED_UNET, "channels": [4, 4, 4, 4, 8]}, 16, 16)
 OPTIONS = TrainingOptions(
-    steps=6, batch_size=2, patch_size=16, seed=3, workers=0, checkpoint_every=2
+    steps=6,
+    batch_size=2,
+    patch_size=16,
+    statistics_noise=1.0,
+    seed=3,
+    workers=0,
+    checkpoint_every=2,
 )
 
 
@@ -152,6 +158,15 @@ def test_the_pace_and_the_waiting_are_told(
     with caplog.at_level("INFO"):
         run(tmp_path)
     assert re.search(r"step 6 of 6, .* waiting for patches, about 0 min left", caplog.text)
+
+
+def test_statistics_noise_changes_what_is_learnt(tmp_path: Path) -> None:
+    kernels = [
+        run(tmp_path / str(noise), statistics_noise=noise)["model.0.conv.weight"]
+        for noise in (0.0, 0.5, 1.0)
+    ]
+    assert not torch.equal(kernels[0], kernels[1])
+    assert not torch.equal(kernels[1], kernels[2])
 
 
 @pytest.mark.parametrize("edge", [16, 32])
