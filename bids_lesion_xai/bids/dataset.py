@@ -325,13 +325,14 @@ def find_labelled(dataset: Path) -> list[LabelledFiles]:
     """Return every lesion mask of a derivative dataset, with FLAIR and T1w on its grid.
 
     Masks are called ``label-lesion_mask`` or ``label-L_mask``; images have the same ``space`` and
-    ``desc-brain`` or ``desc-preproc``. Of several images, that of the mask's run and acquisition
-    is taken, and ``desc-brain`` before ``desc-preproc``.
+    ``desc-brain`` or ``desc-preproc``. Of several, that with the fewest entities which the mask
+    does not have, or has in another way, is taken, and ``desc-brain`` before ``desc-preproc``;
+    images of another run never.
 
     Raises
     ------
     DataError
-        Several images fit one mask.
+        Several images fit one mask equally well.
     """
     layout = _index(dataset)
     found = []
@@ -355,13 +356,25 @@ def find_labelled(dataset: Path) -> list[LabelledFiles]:
 
 
 def _of_mask(mask: BIDSFile, images: list[BIDSFile]) -> Path | None:
-    """Return the image that a lesion mask was drawn on, if there is one."""
-    entities = mask.get_entities()
-    wanted = {key: entities.get(key) for key in ("run", "acquisition")} | {"desc": "brain"}
-    for key, value in wanted.items():
-        images = [image for image in images if image.get_entities().get(key) == value] or images
-    if len(images) > 1:
-        names = ", ".join(image.filename for image in images)
-        message = f"{mask.filename}: one image is expected on its grid, found {names}."
+    """Return the image that a lesion mask was drawn on, as the names tell, if there is one."""
+    own = _said(mask)
+    distances = {
+        Path(image.path): (len(own.items() ^ said.items()), "_desc-brain_" not in image.filename)
+        for image in images
+        if (said := _said(image)).get("run", own.get("run")) == own.get("run", said.get("run"))
+    }
+    closest = [path for path, one in distances.items() if one == min(distances.values())]
+    if len(closest) > 1:
+        names = " and ".join(path.name for path in closest)
+        message = (
+            f"{mask.path}: {names} fit it equally well, one image is expected. Give the mask the "
+            "entities of its image, or move the others away."
+        )
         raise DataError(message)
-    return Path(images[0].path) if images else None
+    return closest[0] if closest else None
+
+
+def _said(file: BIDSFile) -> dict[str, str]:
+    """Return what a name says of an image, but for what was made of it or drawn on it."""
+    pairs = re.findall(r"([a-z]+)-([a-zA-Z0-9]+)", file.filename)
+    return {key: value.lstrip("0") for key, value in pairs if key not in ("desc", "label")}

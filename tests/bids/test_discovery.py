@@ -681,9 +681,34 @@ def test_of_several_images_that_of_the_run_and_acquisition_of_a_mask_is_taken(
     )
 
 
+@pytest.mark.parametrize(
+    ("mask", "images", "expected"),
+    [
+        ("run-2", ["run-1"], None),
+        ("run-2", ["run-1", "run-02"], "run-02"),
+        ("acq-3d_run-2", ["acq-3d", "acq-2d_run-2"], "acq-3d"),
+        ("acq-3d_run-2", ["acq-3d_run-1", "acq-2d_run-2"], "acq-2d_run-2"),
+        ("res-1", ["res-1", "res-2"], "res-1"),
+        ("acq-3d", ["acq-3d", "acq-3d_ce-gadolinium"], "acq-3d"),
+        ("run-1", ["acq-3d"], "acq-3d"),
+    ],
+)
+def test_the_image_of_a_mask_says_least_that_the_mask_does_not(
+    tmp_path: Path, mask: str, images: list[str], expected: str | None
+) -> None:
+    touch(
+        tmp_path,
+        f"sub-01_{mask}_label-L_mask",
+        *(f"sub-01_{image}_desc-brain_T1w" for image in images),
+    )
+    (entry,) = find_labelled(tmp_path)
+    found = entry.t1w and stem(entry.t1w)
+    assert found == (expected and f"sub-01_{expected}_desc-brain_T1w")
+
+
 def test_several_images_that_fit_a_mask_as_well_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "sub-01_label-L_mask", *(f"sub-01_acq-{n}_desc-brain_T1w" for n in "ab"))
-    with pytest.raises(DataError, match=r"sub-01_label-L_mask.*one image.*acq-a.*acq-b"):
+    with pytest.raises(DataError, match=r"sub-01_label-L_mask.*acq-a.*acq-b.*equally well"):
         find_labelled(tmp_path)
 
 
