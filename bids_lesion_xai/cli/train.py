@@ -58,8 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
         type=above_zero,
         default=TrainingOptions.statistics_noise,
         help="how far mean and deviation of feature maps of unet are drawn from their own, as a "
-        "multiple of how they differ over a batch; 1 suits sites that nobody was trained on "
-        "(default: not at all)",
+        "multiple of how they differ over a batch of at least 2; 1 has helped people of sites "
+        "that nobody was trained on (default: not at all)",
     )
     parser.add_argument(
         "--leave-out",
@@ -150,7 +150,8 @@ def _run(options: argparse.Namespace) -> None:
         device=choose_device(options.device),
         output=options.output,
     )
-    for way in options.cross_validate:
+    # With person, a threshold is chosen, at which the lesion-free heads of sites are judged, too.
+    for way in sorted(options.cross_validate):
         trial.leave_out_each(way)
     trial.train()
 
@@ -193,8 +194,9 @@ def _require_some_left(options: argparse.Namespace, material: Material) -> None:
         raise NotFoundError(message)
     for way, groups in (("person", left.people), ("site", left.sites)):
         if way in options.cross_validate and len(groups) == 1:
+            beside = " beside those of --leave-out" if options.leave_out else ""
             message = (
-                f"--cross-validate {way}: there is one {way} alone, {next(iter(groups))}; without "
-                "it, nobody is left to train on."
+                f"--cross-validate {way}: there is one {way} alone{beside}, {next(iter(groups))}; "
+                "without it, nobody is left to train on."
             )
             raise NotFoundError(message)

@@ -60,7 +60,7 @@ def load_scans(files: Iterable[LabelledFiles]) -> list[LabelledScan]:
     ------
     DataError
         An image cannot be read, has another grid than the others of its scan or no voxels of
-        1 mm, or a brain has no contrast.
+        1 mm, a brain has no contrast, or a mask marks nothing inside of it.
     """
     scans = []
     for entry in files:
@@ -96,7 +96,10 @@ def _load_scan(entry: LabelledFiles, flair: Path, t1w: Path) -> LabelledScan:
         raise DataError(message)
     brain = images[0] != 0
     if mask.any() and not (mask[brain] > 0).any():
-        message = f"{entry.mask.name} marks nothing inside of the brain of {flair.name}."
+        message = (
+            f"{entry.mask.name} marks nothing inside of the brain of {flair.name}; a mask that "
+            "was drawn on it is expected. Look at both: is it the mask of another visit?"
+        )
         raise DataError(message)
     return LabelledScan(entry.person, entry.session, np.stack(images), mask > 0, grid.spacing_mm)
 

@@ -39,7 +39,7 @@ class Styles:
         self, network: nn.Module, strength: float, seed: int, device: torch.device
     ) -> None:
         self._strength, self._seed, self._device = strength, seed, device
-        self._draws: Draws | None = None
+        self.begin(0)
         self._hooks = [
             module.register_forward_hook(self._redraw)
             for module in network.modules()
@@ -48,8 +48,9 @@ class Styles:
 
     def begin(self, step: int) -> None:
         """Draw for a step from now on."""
-        rng = np.random.default_rng((self._seed, step))
-        self._draws = Draws(int(rng.integers(2**63)), self._device)
+        # Patches are drawn from (seed, step) alone.
+        self._rng = np.random.default_rng((self._seed, step, 1))
+        self._draws = Draws(int(self._rng.integers(2**63)), self._device)
 
     def end(self) -> None:
         """Let the network be as it was."""
@@ -57,10 +58,9 @@ class Styles:
             hook.remove()
 
     def _redraw(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        draws = self._draws
-        if draws is None or len(output) < 2 or not draws.chance(_CHANCE, (1,)):
+        if len(output) < 2 or self._rng.random() >= _CHANCE:
             return output
-        return redrawn(output, draws, self._strength)
+        return redrawn(output, self._draws, self._strength)
 
 
 def redrawn(features: torch.Tensor, draws: Draws, strength: float) -> torch.Tensor:

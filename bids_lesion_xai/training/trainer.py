@@ -73,8 +73,8 @@ def train(
     Raises
     ------
     UsageError
-        The checkpoint is of a training with other data or options, or the loss is not finite any
-        more.
+        The checkpoint is of a training with other data or options, or the loss or the weights
+        are not finite any more.
     """
     torch.manual_seed(options.seed)
     network = _untrained(options, device)
@@ -93,7 +93,7 @@ def train(
         torch.backends.cudnn.flags(benchmark=True),
         (folder / "loss.csv").open("w", newline="", encoding="utf-8") as stream,
     ):
-        table = _LossTable(stream, losses)
+        table = _LossTable(stream, losses, folder)
         patches = _patches(scans, masks, heads, options, device)
         batches = iter(_batches(patches, options, done))
         pace = _Pace(options.steps, done)
@@ -114,6 +114,8 @@ def train(
                 pace.tell(step, loss.item())
             if step % options.checkpoint_every == 0 or step == options.steps:
                 table.write()
+                if not all(weight.isfinite().all() for weight in network.parameters()):
+                    raise UsageError(_diverged(folder, step))
                 _save(folder / "checkpoint.pt", step, recipe, network, optimiser, schedule)
         styles.end()
     return network.eval()
@@ -127,13 +129,14 @@ def _recipe(
 ) -> dict[str, Any]:
     """Return what a checkpoint must agree in with the training that resumes it.
 
-    Of scans, this is what is marked in them: intensities may differ in the last digit from machine
-    to machine.
+    Of scans and heads, this is what is marked in them: intensities may differ in the last digit
+    from machine to machine.
     """
     same = {key: value for key, value in asdict(options).items() if key not in _FREE_TO_CHANGE}
     people = sorted({scan.person for scan in scans})
     checksum = 0
-    for mask in (*masks, *(mask for scan in scans for mask in (scan.brain, scan.lesions))):
+    marked = (mask for scan in (*scans, *heads) for mask in (scan.brain, scan.lesions))
+    for mask in (*masks, *marked):
         checksum = zlib.crc32(np.packbits(mask).tobytes(), checksum)
     return {**same, "people": people, "masks": checksum, "synthetic_heads": len(heads)}
 
@@ -198,8 +201,8 @@ class _LossTable:
     a GPU wait for the next step to be launched.
     """
 
-    def __init__(self, stream: TextIO, rows: list[list[str]]) -> None:
-        self._stream, self._writer = stream, csv.writer(stream)
+    def __init__(self, stream: TextIO, rows: list[list[str]], folder: Path) -> None:
+        self._stream, self._writer, self._folder = stream, csv.writer(stream), folder
         self._writer.writerows(rows)
         stream.flush()
         self._waiting: list[tuple[int, torch.Tensor, float]] = []
@@ -217,11 +220,7 @@ class _LossTable:
         """
         for step, loss, rate in self._waiting:
             if not loss.isfinite():
-                message = (
-                    f"The loss of step {step} is not finite. Train with a smaller --learning-rate "
-                    "in another --output; here, the last checkpoint is of an earlier step."
-                )
-                raise UsageError(message)
+                raise UsageError(_diverged(self._folder, step))
             self._writer.writerow([step, f"{loss.item():.5f}", f"{rate:.3g}"])
         self._waiting.clear()
         self._stream.flush()
@@ -304,6 +303,13 @@ def _resume(path: Path, recipe: dict[str, Any], device: torch.device, *stateful:
         thing.load_state_dict(state)
     log.info("resumed after step %d", checkpoint["step"])
     return int(checkpoint["step"])
+
+
+def _diverged(folder: Path, step: int) -> str:
+    return (
+        f"{folder}: the loss or the weights of step {step} are not finite. Train with a smaller "
+        "--learning-rate, in another --output."
+    )
 
 
 def _rows(path: Path, count: int) -> list[list[str]]:

@@ -57,7 +57,7 @@ class Trial:
     ) -> None:
         self._material, self._left_out, self._options = material, left_out, options
         self._fold_options = replace(options, steps=fold_steps)
-        self._default = self._chosen = Setting(threshold)
+        self._chosen = Setting(threshold)
         self._device, self._output = device, output
         self._rows: list[dict[str, Any]] = []
 
@@ -66,7 +66,7 @@ class Trial:
 
         With ``person``, threshold and temperature of the bundle are chosen on the people left out.
         """
-        material = self._material.of_others(self._left_out)
+        material = self._material_of_folds
         groups = {person: [person] for person in material.people}
         if way == "site":
             groups = material.sites
@@ -100,6 +100,10 @@ class Trial:
         )
 
     @cached_property
+    def _material_of_folds(self) -> Material:
+        return self._material.of_others(self._left_out)
+
+    @cached_property
     def _heads_of_folds(self) -> list[SyntheticHead]:
         """Synthetic heads for every network that somebody is left out of."""
         return make_heads(self._material.without([]), self._options)
@@ -107,7 +111,7 @@ class Trial:
     def _judge(self, way: str, folds: Sequence[Fold], groups: Mapping[str, Sequence[str]]) -> None:
         predictions = [one for fold in folds for one in fold.predictions]
         free = [one for fold in folds for one in fold.lesion_free]
-        settings = fit_on_others(predictions, groups, self._default)
+        settings = fit_on_others(predictions, groups, self._chosen)
         settings |= {one.scan.person: self._chosen for one in free}
         rows = write_results(self._output / "evaluation" / way, predictions, free, settings)
         self._rows += [{"left_out": way, **row} for row in rows]

@@ -123,7 +123,9 @@ def test_synthetic_heads_are_trained_on_and_lesion_free_ones_judged(
 
 
 @pytest.mark.slow
-def test_people_left_out_take_no_part_in_a_cross_validation(dataset: Path, tmp_path: Path) -> None:
+def test_people_left_out_take_no_part_in_a_cross_validation(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = tmp_path / "other"
     shutil.copytree(dataset, other)
     output = tmp_path / "bundle"
@@ -134,8 +136,14 @@ def test_people_left_out_take_no_part_in_a_cross_validation(dataset: Path, tmp_p
     assert trained_on == {PEOPLE[0]: [PEOPLE[1]], PEOPLE[1]: [PEOPLE[0]]}
     judged = {row["person"]: row["trained_on"] for row in rows if row["left_out"] == "chosen"}
     assert judged == {"other/sub-01": PEOPLE, "other/sub-02": PEOPLE}
+    # They are judged at the threshold and temperature that were chosen without them.
+    metadata = json.loads((output / "configs/metadata.json").read_text())
+    settings = {row["person"]: (row["threshold"], row["temperature"]) for row in rows}
+    chosen = (read_bundle(output).threshold, metadata["temperature"])
+    assert settings["other/sub-01"] == settings["other/sub-02"] == pytest.approx(chosen, abs=1e-4)
     command = [str(dataset), str(other), "--output", str(tmp_path / "none"), *QUICK]
     assert main([*command, *options[:-1], "site"]) == 66
+    assert "one site alone beside those of --leave-out, labelled;" in capsys.readouterr().err
 
 
 SMALL_SWIN = {"feature_size": 12, "depths": [1, 1, 1, 1]}

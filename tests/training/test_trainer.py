@@ -196,10 +196,24 @@ def test_a_loss_that_is_not_finite_ends_a_training_and_is_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(trainer.LOSSES, "nan-at-4", losses_with_nan)
-    with pytest.raises(UsageError, match=r"step 4 is not finite.*--learning-rate"):
+    with pytest.raises(UsageError, match=r"step 4 are not finite.*--learning-rate"):
         run(tmp_path, loss="nan-at-4")
     assert [int(step) for step, *_ in losses(tmp_path)] == [1, 2, 3]
     assert torch.load(tmp_path / "checkpoint.pt")["step"] == 2
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 0, with a gradient that is not a number.
+    def root(logits: torch.Tensor, lesions: torch.Tensor) -> torch.Tensor:
+        return logits.mul(0).sum().sqrt()
+
+    monkeypatch.setitem(trainer.LOSSES, "root-of-0", lambda: root)
+    with pytest.raises(UsageError, match="step 1 are not finite"):
+        run(tmp_path, loss="root-of-0", steps=1)
+    assert [row[:2] for row in losses(tmp_path)] == [["1", "0.00000"]]
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def losses_with_nan() -> Any:
