@@ -140,16 +140,18 @@ def test_a_checkpoint_of_another_training_is_refused(
 
 
 @pytest.mark.parametrize("changed", ["image", "lesions"])
+@pytest.mark.parametrize("of", ["scan", "head"])
 def test_a_checkpoint_of_another_brain_or_lesion_mask_is_refused(
-    tmp_path: Path, changed: str
+    tmp_path: Path, changed: str, of: str
 ) -> None:
     run(tmp_path)
-    (scan,) = scans()
-    values = getattr(scan, changed).copy()
+    kinds = {"scan": scans(), "head": scans("synthetic/sub-0001")}
+    (one,) = kinds[of]
+    values = getattr(one, changed).copy()
     values[..., 7, 7, 7] = values[..., 7, 7, 7] == 0
-    other = replace(scan, **{changed: values})
+    kinds[of] = [replace(one, **{changed: values})]
     with pytest.raises(UsageError, match="other masks"):
-        train([other], [], scans("synthetic/sub-0001"), OPTIONS, device=CPU, folder=tmp_path)
+        train(kinds["scan"], [], kinds["head"], OPTIONS, device=CPU, folder=tmp_path)
 
 
 def test_the_pace_and_the_waiting_are_told(
