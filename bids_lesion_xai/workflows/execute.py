@@ -11,6 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from traceback import format_exc
 from typing import TYPE_CHECKING
@@ -94,7 +95,7 @@ def run_visits(
     if config.clean_work_dir or config.force:
         _clean(visits, config)
     if config.write_graph:
-        _write_graph(store, visits[0], config, bundle)
+        _write_graph(store, visits, config, bundle)
     failures = _run_once(visits, config, bundle, seconds)
     starved = {failure.visit for failure in failures if failure.out_of_memory}
     if not starved or config.plugin.name in SCHEDULERS or _is_least(config):
@@ -122,14 +123,18 @@ def _clean(visits: Sequence[VisitInputs], config: RunConfig) -> None:
             shutil.rmtree(folder)
 
 
-def _write_graph(store: Store, inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> None:
+def _write_graph(
+    store: Store, visits: Sequence[VisitInputs], config: RunConfig, bundle: Bundle
+) -> None:
+    """Draw the graph of the first visit whose files can be read; all visits have the same."""
     from bids_lesion_xai.workflows.graph import draw
-    from bids_lesion_xai.workflows.participant import init_visit_wf
 
-    with tempfile.TemporaryDirectory(dir=config.work_dir) as folder:
-        drawn = draw(init_visit_wf(inputs, config, bundle), Path(folder))
-        place = f"logs/{config.run}_graph{drawn.suffix}"
-        log.info("wrote %s", store.write_text(place, drawn.read_text(encoding="utf-8")))
+    readable = (graph for one in visits for graph in _graphs([one], config, bundle, {}))
+    for graph in islice(readable, 1):
+        with tempfile.TemporaryDirectory(dir=config.work_dir) as folder:
+            drawn = draw(graph, Path(folder))
+            place = f"logs/{config.run}_graph{drawn.suffix}"
+            log.info("wrote %s", store.write_text(place, drawn.read_text(encoding="utf-8")))
 
 
 def _run_once(

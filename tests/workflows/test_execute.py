@@ -164,10 +164,12 @@ def test_a_visit_whose_file_has_gone_fails_alone(
     others: Sequence[Visit], tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends: dict[Visit, str | None] = {TRUNCATED: "lost", **dict.fromkeys(others, "done")}
-    (failure,) = _run_small(tmp_path, model, monkeypatch, ends, 1).values()
+    (failure,) = _run_small(tmp_path, model, monkeypatch, ends, 1, write_graph=True).values()
     assert failure.visit == TRUNCATED
     assert "No such file or directory: 'sub-01_T1w.nii.gz'" in failure.reason
     assert Store(tmp_path / "out").visits() == sorted(others)
+    # The graph is that of a visit that can be read.
+    assert len(list((tmp_path / "out" / "logs").glob("*_graph.*"))) == bool(others)
 
 
 @pytest.mark.parametrize("end", ["memory", "gpu memory"])
