@@ -170,8 +170,19 @@ def test_descriptor_describes_the_option_as_the_parser_does(flag: str) -> None:
     assert entry.get("list", False) == (action.nargs == "+")
     assert (entry["type"] == "Flag") == (action.nargs == 0)
     assert entry["optional"] is not action.required
-    if "default-value" in entry:
-        assert entry["default-value"] == action.default
+    # Boutiques would write a default on every command line, where it wins over --config-file and
+    # contradicts the other options of its group.
+    assert "default-value" not in entry
+
+
+def test_descriptor_has_the_groups_of_the_parser() -> None:
+    flags = {entry["id"]: flag for flag, entry in _descriptor_inputs().items()}
+    groups = _descriptor()["groups"]
+    assert all(group["mutually-exclusive"] for group in groups)
+    assert sorted([flags[member] for member in group["members"]] for group in groups) == sorted(
+        [action.option_strings[0] for action in group._group_actions]
+        for group in build_parser()._mutually_exclusive_groups
+    )
 
 
 def bosh(*arguments: str | Path) -> str:
@@ -186,42 +197,54 @@ def test_boutiques_accepts_the_descriptor(options: list[str]) -> None:
     assert bosh("validate", *options, DESCRIPTOR).endswith("OK\n")
 
 
-def test_the_command_that_boutiques_makes_means_what_was_invoked(tmp_path: Path) -> None:
-    given = {
-        "bids_dir": "/bids",
-        "output_dir": "/out",
-        "analysis_level": ["participant", "group"],
-        "participant_label": ["01", "sub-02"],
-        "session_label": ["1"],
-        "skip_bids_validation": True,
-        "preset": "published",
-        "threshold": 0.25,
-        "target_error": 0.1,
-        "work_dir": "/work",
-        "nprocs": 3,
-        "mem": "16G",
-        "tta": "flip",
-    }
-    invocation = tmp_path / "invocation.json"
+def simulated(given: dict[str, object], folder: Path) -> str:
+    """Return the command that Boutiques makes of an invocation."""
+    invocation = folder / "invocation.json"
     invocation.write_text(json.dumps(given), encoding="utf-8")
-    command = bosh("exec", "simulate", DESCRIPTOR, "-i", invocation)
-    shell, made = command.splitlines()[-1].split("; ")
+    return bosh("exec", "simulate", DESCRIPTOR, "-i", invocation).splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "by_hand"),
+    [
+        (
+            {
+                "participant_label": ["01", "sub-02"],
+                "session_label": ["1"],
+                "skip_bids_validation": True,
+                "preset": "published",
+                "threshold": 0.25,
+                "target_error": 0.1,
+                "work_dir": "/work",
+                "nprocs": 3,
+                "mem": "16G",
+                "tta": "flip",
+            },
+            "--participant-label 01 02 --session-label 1 --skip-bids-validation "
+            "--preset published --threshold 0.25 --target-error 0.1 -w /work --nprocs 3 "
+            "--mem-gb 16 --tta flip",
+        ),
+        (
+            {"gpu": True, "skull_stripped": True, "dry_run": True},
+            "--device cuda --skull-strip skip --dry-run",
+        ),
+    ],
+)
+def test_the_command_that_boutiques_makes_means_what_was_invoked(
+    options: dict[str, object], by_hand: str, tmp_path: Path
+) -> None:
+    given = {"bids_dir": "/bids", "output_dir": "/out", "analysis_level": ["participant", "group"]}
+    shell, made = simulated({**given, **options}, tmp_path).split("; ")
     program, *arguments = made.split()
     assert shell == "mkdir -p /out"
     assert program == re.findall(r'ENTRYPOINT \["(.+)"\]', DOCKERFILE.read_text())[0]
-    by_hand = "/bids /out participant group --participant-label 01 02 --session-label 1 "
-    by_hand += "--skip-bids-validation --preset published --threshold 0.25 --target-error 0.1 "
-    by_hand += "-w /work --nprocs 3 --mem-gb 16 --tta flip"
-    assert parse(arguments) == parse(by_hand.split())
+    assert parse(arguments) == parse(f"/bids /out participant group {by_hand}".split())
 
 
 @pytest.mark.parametrize("more", [{}, {"participant_level_analysis_dir": "/out"}])
 def test_the_group_level_gets_its_folder(tmp_path: Path, more: dict[str, str]) -> None:
     given = {"bids_dir": "/bids", "output_dir": "/out", "analysis_level": ["group"], **more}
-    invocation = tmp_path / "invocation.json"
-    invocation.write_text(json.dumps(given), encoding="utf-8")
-    command = bosh("exec", "simulate", DESCRIPTOR, "-i", invocation)
-    assert " /bids /out group " in command
+    assert simulated(given, tmp_path).rstrip().endswith(" /bids /out group")
 
 
 def test_every_input_of_the_descriptor_is_on_its_command_line() -> None:
@@ -231,7 +254,11 @@ def test_every_input_of_the_descriptor_is_on_its_command_line() -> None:
 
 
 def test_descriptor_has_the_exit_codes_of_the_app() -> None:
-    assert [entry["code"] for entry in _descriptor()["error-codes"]] == sorted(EXIT_CODES)
+    stated = {entry["code"]: entry["description"] for entry in _descriptor()["error-codes"]}
+    assert list(stated) == sorted(EXIT_CODES)
+    section = README.read_text(encoding="utf-8").partition("## Exit codes")[2]
+    for code, text in stated.items():
+        assert f"| {code} | {text[0].lower()}{text[1:]} |" in section
 
 
 def test_versions_agree() -> None:
