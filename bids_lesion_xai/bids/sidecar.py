@@ -119,12 +119,13 @@ def _generators(output_dir: Path) -> list[dict[str, Any]]:
 def _relative(dataset: Path, output_dir: Path) -> str:
     """Return the way to a dataset from the output folder.
 
-    If they share no folder, that would be a path of this machine; of a dataset somewhere else, the
-    name of its folder alone is told.
+    Of a dataset that is not beside it, the name of its folder alone is told: the way would name
+    other folders of this machine, such as those of its users.
     """
-    way = Path(os.path.relpath(dataset, output_dir))
-    is_shared = len(Path(os.path.commonpath([dataset, output_dir])).parts) > 1
-    return (way if is_shared else Path("..", dataset.name)).as_posix()
+    shared = Path(os.path.commonpath([dataset, output_dir]))
+    if shared in (dataset, dataset.parent, output_dir, output_dir.parent):
+        return Path(os.path.relpath(dataset, output_dir)).as_posix()
+    return f"../{dataset.name}"
 
 
 def _authors(raw: Mapping[str, Any]) -> list[str]:

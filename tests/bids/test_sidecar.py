@@ -142,6 +142,7 @@ def test_other_versions_of_earlier_runs_stay_named(tmp_path: Path) -> None:
         ("/data/study/raw", "/data/study/raw/derivatives/app", "../.."),
         ("/data/out/sourcedata/raw", "/data/out", "sourcedata/raw"),
         ("/home/somebody/secret/raw", "/scratch/out", "../raw"),
+        ("/home/somebody/secret/raw", "/home/another/out", "../raw"),
     ],
 )
 def test_a_link_tells_no_path_of_the_machine(raw: str, output: str, link: str) -> None:
