@@ -12,7 +12,7 @@ import nibabel as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_lesion_xai.errors import DataError, NotFoundError
+from bids_lesion_xai.errors import DataError, NotFoundError, naming
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,19 @@ _MARGIN_VOXELS = 4
 
 
 def load_anatomy(path: Path) -> NDArray[np.uint8]:
-    """Read a label map, cut to the brain.
+    """Read a label map; see `to_structures`."""
+    image = nb.as_closest_canonical(nb.load(path))
+    with naming(path.name):
+        return to_structures(np.asarray(image.dataobj).astype(np.int32))
+
+
+def to_structures(labels: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Return the structures of a head, cut to the brain.
+
+    Parameters
+    ----------
+    labels : int32 array, shape (X, Y, Z), RAS+ axes
+        FreeSurfer's and SynthSeg's numbers.
 
     Returns
     -------
@@ -97,23 +109,21 @@ def load_anatomy(path: Path) -> NDArray[np.uint8]:
     Raises
     ------
     DataError
-        A label is unknown, or there is no white matter.
+        A label is unknown, or there is no white matter or no ventricle.
     """
-    image = nb.as_closest_canonical(nb.load(path))
-    values = np.asarray(image.dataobj).astype(np.int32)
-    table = np.full(max(int(values.max()) + 1, 1000), len(STRUCTURES), np.uint8)
+    table = np.full(max(int(labels.max()) + 1, 1000), len(STRUCTURES), np.uint8)
     for number, structure in enumerate(STRUCTURES):
         table[list(structure.labels)] = number
-    anatomy = table[values]
+    anatomy = table[labels]
     if (anatomy == len(STRUCTURES)).any():
-        unknown = sorted({int(label) for label in values[anatomy == len(STRUCTURES)]})
-        message = f"{path.name}: unknown labels {unknown}; FreeSurfer's and SynthSeg's are known."
+        unknown = sorted({int(label) for label in labels[anatomy == len(STRUCTURES)]})
+        message = f"unknown labels {unknown}; FreeSurfer's and SynthSeg's are known."
         raise DataError(message)
     brain = tissue(anatomy)
     for name in (WHITE_MATTER, VENTRICLES):
         if not (anatomy == NUMBER[name]).any():
-            labels = STRUCTURES[NUMBER[name]].labels
-            message = f"{path.name}: no {name} (labels {labels}); a label map is expected."
+            numbers = STRUCTURES[NUMBER[name]].labels
+            message = f"no {name} (labels {numbers}); a label map is expected."
             raise DataError(message)
     box = tuple(
         slice(max(0, int(where.min()) - _MARGIN_VOXELS), int(where.max()) + 1 + _MARGIN_VOXELS)

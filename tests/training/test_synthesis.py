@@ -57,7 +57,7 @@ def test_structures_are_told_apart_and_the_map_is_cut_to_the_brain(
 def test_what_is_no_label_map_is_told(tmp_path: Path, label: int, words: str) -> None:
     labels = label_map()
     labels[np.isin(labels, (2, 41))] = label
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=f"head.nii.gz: {words}"):
         load_anatomy(write(tmp_path, labels))
 
 
