@@ -66,6 +66,18 @@ def start(task: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_without_app_and_image_it_says_what_to_name(task: Path) -> None:
+    programs = task / "bin"
+    programs.mkdir()
+    (programs / "apptainer").symlink_to("/bin/false")
+    variables = {"PATH": f"{programs}:/usr/bin:/bin"}
+    ended = subprocess.run(
+        ["./main"], cwd=task, env=variables, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 69
+    assert "LESION_XAI_IMAGE" in ended.stderr
+
+
 def sample() -> dict[str, Any]:
     return json.loads((ROOT / "brainlife" / "config.json.sample").read_text())
 
