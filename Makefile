@@ -41,8 +41,8 @@ clean:
 
 # Rebuilt when the dependencies change; the package itself is installed in place (editable).
 $(READY): setup.cfg constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-		echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { \
+		echo "Python 3.10 to 3.13 is needed: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; \
 		exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check \
