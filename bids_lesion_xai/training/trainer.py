@@ -39,6 +39,8 @@ _FREE_STATISTICS = 0.6
 # Of running statistics, so much is of the last batch: with four patches in each, PyTorch's 0.1
 # would make them those of some 40 patches.
 _MOMENTUM = 0.02
+# The part in which the learning rate rises. Of 10 steps, PyTorch divides by zero for 0.1.
+_WARM_UP = 0.1001
 # Options that change nothing in the weights.
 _FREE_TO_CHANGE = ("workers", "checkpoint_every")
 
@@ -82,7 +84,7 @@ def train(
         network.parameters(), options.learning_rate, weight_decay=1e-4, fused=True
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, options.learning_rate, total_steps=options.steps, pct_start=0.1
+        optimiser, options.learning_rate, total_steps=options.steps, pct_start=_WARM_UP
     )
     loss_function = LOSSES[options.loss]()
     recipe = _recipe(scans, masks, heads, options)
@@ -106,6 +108,8 @@ def train(
             with pace.waiting():
                 batch = next(batches)
             styles.begin(step)
+            # For dropout; so a resumed training draws what an uninterrupted one would.
+            torch.manual_seed(int(np.random.default_rng((options.seed, step, 3)).integers(2**63)))
             loss = _step(network, batch, loss_function, optimiser, precision)
             rate = float(schedule.get_last_lr()[0])
             schedule.step()
@@ -291,7 +295,12 @@ def _resume(path: Path, recipe: dict[str, Any], device: torch.device, *stateful:
     """Load a checkpoint if there is one, and return the number of steps that are done."""
     if not path.exists():
         return 0
-    checkpoint = torch.load(path, map_location=device, weights_only=True)
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        # Of a damaged file, unpickling raises anything.
+        message = f"{path} is damaged ({type(error).__name__}). Delete it to begin anew."
+        raise UsageError(message) from error
     if checkpoint["recipe"] != recipe:
         differences = [key for key in recipe if checkpoint["recipe"].get(key) != recipe[key]]
         message = (

@@ -26,6 +26,10 @@ from bids_lesion_xai.training.trainer import train
 
 CPU = torch.device("cpu")
 SMALL_UNET = Architecture("UNet", {**PUBLISHED_UNET, "channels": [4, 4, 4, 4, 8]}, 16, 16)
+SMALL_DYNUNET = replace(
+    ARCHITECTURES["dynunet"],
+    arguments=ARCHITECTURES["dynunet"].arguments | {"filters": [4, 4, 4]},
+)
 OPTIONS = TrainingOptions(
     steps=6,
     batch_size=2,
@@ -83,20 +87,29 @@ def stop_after(n_batches: int) -> Any:
 
 
 @pytest.mark.parametrize("n_batches", [1, 2, 5], ids=lambda n: f"after {n}")
+@pytest.mark.parametrize("of", [{}, {"network": "dynunet", "statistics_noise": 0.0}], ids=str)
 def test_an_interrupted_training_goes_on_as_if_it_was_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_batches: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_batches: int, of: dict[str, Any]
 ) -> None:
-    expected = run(tmp_path / "whole")
+    # It has dropout.
+    monkeypatch.setitem(ARCHITECTURES, "dynunet", SMALL_DYNUNET)
+    expected = run(tmp_path / "whole", **of)
     folder = tmp_path / "interrupted"
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "_batches", stop_after(n_batches))
         with pytest.raises(KeyboardInterrupt):
-            run(folder)
-    found = run(folder)
+            run(folder, **of)
+    found = run(folder, **of)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7, msg=name)
     assert [int(step) for step, *_ in losses(folder)] == list(range(1, OPTIONS.steps + 1))
     assert losses(folder) == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("steps", [1, 9, 10, 11])
+def test_any_number_of_steps_is_trained(tmp_path: Path, steps: int) -> None:
+    run(tmp_path, steps=steps)
+    assert len(losses(tmp_path)) == steps
 
 
 def test_a_training_that_is_done_is_not_repeated(tmp_path: Path) -> None:
@@ -152,6 +165,13 @@ def test_a_checkpoint_of_another_brain_or_lesion_mask_is_refused(
     kinds[of] = [replace(one, **{changed: values})]
     with pytest.raises(UsageError, match="other masks"):
         train(kinds["scan"], [], kinds["head"], OPTIONS, device=CPU, folder=tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02."])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(UsageError, match=r"checkpoint\.pt is damaged \(\w+\)"):
+        run(tmp_path)
 
 
 def test_the_pace_and_the_waiting_are_told(
