@@ -151,7 +151,7 @@ def _run(options: argparse.Namespace) -> None:
         output=options.output,
     )
     # With person, a threshold is chosen, at which the lesion-free heads of sites are judged, too.
-    for way in sorted(options.cross_validate):
+    for way in sorted(set(options.cross_validate)):
         trial.leave_out_each(way)
     trial.train()
 
@@ -168,6 +168,12 @@ def _check(options: argparse.Namespace) -> None:
         message = (
             f"--patch-size {options.patch_size}: a multiple of {network.multiple} of at least "
             f"{network.smallest} is expected for {options.network}."
+        )
+        raise UsageError(message)
+    if options.patch_size == network.multiple and options.batch_size == 1:
+        message = (
+            f"--batch-size 1: with --patch-size {options.patch_size}, the deepest map is a single "
+            "voxel, which batch norm cannot normalise. Take more patches, or larger ones."
         )
         raise UsageError(message)
     if options.statistics_noise and (options.network != "unet" or options.batch_size < 2):
@@ -189,8 +195,10 @@ def _require_some_left(options: argparse.Namespace, material: Material) -> None:
         )
         raise UsageError(message)
     left = material.of_others(options.leave_out)
-    if people and not left.people:
+    if not left.people:
         message = "--leave-out: nobody is left to train on."
+        if not people:
+            message = "No scan with FLAIR, T1w and lesion mask was found in the datasets."
         raise NotFoundError(message)
     for way, groups in (("person", left.people), ("site", left.sites)):
         if way in options.cross_validate and len(groups) == 1:

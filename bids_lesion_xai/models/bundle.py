@@ -46,7 +46,7 @@ class Bundle:
     threshold : float
         Lesion probability from which a voxel counts as lesion, unless the user says otherwise.
     trained_on : tuple of str
-        People in the training data, where the bundle names them.
+        People whose images or lesion masks are in the training data, where the bundle names them.
     weights : Path
     sha256 : str
         Checksum that `metadata.json` states for the weights.
@@ -111,13 +111,13 @@ def read_bundle(folder: Path) -> Bundle:
             multiple=multiple,
             threshold=_probability(inference["threshold"]),
             **_windows(inference.get("inferer"), multiple),
-            trained_on=tuple(metadata.get("training", {}).get("people", ())),
+            trained_on=_people(metadata.get("training", {})),
             weights=_inside(folder, metadata["weights"]["file"]),
             sha256=str(metadata["weights"]["sha256"]),
         )
         channels = tuple(inputs["channel_def"][str(i)] for i in range(len(CHANNELS)))
         n_channels = int(inputs["num_channels"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = f"The model in {folder} is not complete: {type(error).__name__} {error}."
         raise UnavailableError(message) from error
     _check(bundle, channels, n_channels)
@@ -162,7 +162,7 @@ def _check(bundle: Bundle, channels: tuple[str, ...], n_channels: int) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         message = f"The model file {path} cannot be read ({error}). Name a MONAI bundle folder."
         raise UnavailableError(message) from error
     if not isinstance(content, dict):
@@ -182,6 +182,18 @@ def _multiple(spatial_shape: list[str]) -> int:
         message = f"spatial_shape {spatial_shape} has no multiple of at least one voxel"
         raise ValueError(message)
     return factor
+
+
+def _people(training: dict[str, Any]) -> tuple[str, ...]:
+    """Return everybody of whom a training has seen images or a lesion mask."""
+    people: set[str] = set()
+    for key in ("people", "masks_of"):
+        names = training.get(key, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            message = f"training.{key} {names}; a list of names is expected"
+            raise ValueError(message)
+        people.update(names)
+    return tuple(sorted(people))
 
 
 def _probability(value: Any) -> float:

@@ -51,12 +51,15 @@ class Material:
         return sorted({entry.person for entry in self.files if entry.flair and entry.t1w})
 
     @property
+    def masks_of(self) -> list[str]:
+        """People whose lesions are painted, with images or without."""
+        return sorted({entry.person for entry in self.files})
+
+    @property
     def sites(self) -> dict[str, list[str]]:
-        """People with images of each dataset."""
-        sites: dict[str, list[str]] = {}
-        for person in self.people:
-            sites.setdefault(person.partition("/")[0], []).append(person)
-        return sites
+        """Everybody of each dataset in which somebody has images."""
+        names = dict.fromkeys(_site(person) for person in self.people)
+        return {name: [one for one in self.masks_of if _site(one) == name] for name in names}
 
     @cached_property
     def lesion_free(self) -> list[SyntheticHead]:
@@ -144,7 +147,8 @@ def leave_out(
     folder : Path
         Receives the checkpoint.
     """
-    log.info("training without %s", ", ".join(people))
+    left_out = [person for person in material.people if person in people]
+    log.info("training without %s", ", ".join(left_out))
     network = train_on(material.without(people), heads, options, device, folder)
     return predict_left_out(material, people, network, options)
 
@@ -161,3 +165,7 @@ def predict_left_out(
     scans = load_scans(entry for entry in material.files if entry.person in people)
     free = predict(predictor, material.lesion_free, trained_on)
     return Fold(predict(predictor, scans, trained_on), free)
+
+
+def _site(person: str) -> str:
+    return person.partition("/")[0]

@@ -55,6 +55,8 @@ class Trial:
         device: torch.device,
         output: Path,
     ) -> None:
+        if not material.anatomies:
+            options = replace(options, synthetic_heads=0, synthetic_share=0.0)
         self._material, self._left_out, self._options = material, left_out, options
         self._fold_options = replace(options, steps=fold_steps)
         self._chosen = Setting(threshold)
@@ -93,6 +95,7 @@ class Trial:
             self._output,
             network,
             trained_on=kept.people,
+            masks_of=kept.masks_of,
             training=self._options,
             fold_steps=self._fold_options.steps,
             setting=self._chosen,

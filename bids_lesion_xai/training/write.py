@@ -31,6 +31,7 @@ def write_bundle(
     network: torch.nn.Module,
     *,
     trained_on: Sequence[str],
+    masks_of: Sequence[str],
     training: TrainingOptions,
     fold_steps: int,
     setting: Setting,
@@ -44,7 +45,9 @@ def write_bundle(
     network : torch module
         Trained, in eval mode. Its last layer is divided by the temperature of `setting`.
     trained_on : list of str
-        People in the training data.
+        People whose images are in the training data.
+    masks_of : list of str
+        People whose lesion masks are.
     training : TrainingOptions
     fold_steps : int
         Optimiser steps of the networks in `evaluation`.
@@ -99,6 +102,7 @@ def write_bundle(
         "weights": {"file": WEIGHTS, "sha256": sha256(folder / WEIGHTS)},
         "training": {
             "people": list(trained_on),
+            "masks_of": list(masks_of),
             **asdict(training),
             "fold_steps": fold_steps,
         },

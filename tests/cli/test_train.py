@@ -65,6 +65,11 @@ def evaluation(bundle: Path) -> list[dict]:
     return json.loads((bundle / "configs/metadata.json").read_text())["evaluation"]
 
 
+def seen_by(folder: Path) -> list[str]:
+    """Return the people whose images were given to the training of a checkpoint."""
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["recipe"]["people"]
+
+
 @pytest.mark.slow
 def test_cross_validation_states_figures_of_people_left_out_alone(
     dataset: Path, tmp_path: Path
@@ -81,6 +86,14 @@ def test_cross_validation_states_figures_of_people_left_out_alone(
     assert main(command) == 0
     rows = evaluation(output)
     people = [*PEOPLE, "other/sub-01"]
+    for name, seen in (
+        (PEOPLE[0], [PEOPLE[1], "other/sub-01"]),
+        ("other/sub-01", PEOPLE),
+    ):
+        assert seen_by(output / "folds" / "person" / name) == seen
+    assert seen_by(output / "folds/site/labelled") == ["other/sub-01"]
+    assert seen_by(output / "folds/site/other") == PEOPLE
+    assert seen_by(output) == people
     by_person = [row for row in rows if row["left_out"] == "person"]
     assert [row["person"] for row in by_person] == people
     for row in by_person:
@@ -90,6 +103,7 @@ def test_cross_validation_states_figures_of_people_left_out_alone(
     assert all(by_site[person] == ["other/sub-01"] for person in PEOPLE)
     metadata = json.loads((output / "configs/metadata.json").read_text())
     assert metadata["training"]["people"] == people
+    assert metadata["training"]["masks_of"] == sorted([*people, "labelled/sub-03", "other/sub-03"])
     for way in ("person", "site"):
         table = pd.read_csv(output / "evaluation" / way / "scans.tsv", sep="\t")
         assert sorted(table["person"]) == people
@@ -131,6 +145,8 @@ def test_people_left_out_take_no_part_in_a_cross_validation(
     output = tmp_path / "bundle"
     options = ["--leave-out", "other/sub-01", "other/sub-02", "--cross-validate", "person"]
     assert main([str(dataset), str(other), "--output", str(output), *options, *QUICK]) == 0
+    assert seen_by(output / "folds" / "person" / PEOPLE[0]) == [PEOPLE[1]]
+    assert seen_by(output) == PEOPLE
     rows = evaluation(output)
     trained_on = {row["person"]: row["trained_on"] for row in rows if row["left_out"] == "person"}
     assert trained_on == {PEOPLE[0]: [PEOPLE[1]], PEOPLE[1]: [PEOPLE[0]]}
@@ -193,8 +209,12 @@ def test_other_networks_are_trained_segment_and_are_explained_exactly(
 def test_a_person_left_out_is_not_trained_on(dataset: Path, tmp_path: Path) -> None:
     output = tmp_path / "bundle"
     assert main([str(dataset), "--output", str(output), "--leave-out", PEOPLE[0], *QUICK]) == 0
+    assert seen_by(output) == PEOPLE[1:]
     (row,) = evaluation(output)
     assert (row["person"], row["trained_on"]) == (PEOPLE[0], PEOPLE[1:])
+    training = json.loads((output / "configs/metadata.json").read_text())["training"]
+    assert training["masks_of"] == [PEOPLE[1], "labelled/sub-03"]
+    assert (training["synthetic_heads"], training["synthetic_share"]) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +225,7 @@ def test_a_person_left_out_is_not_trained_on(dataset: Path, tmp_path: Path) -> N
         (["--network", "swinunetr", "--patch-size", "32"], 2, "multiple of 32 of at least 64"),
         (["--network", "dynunet", "--statistics-noise", "1"], 2, "--statistics-noise: unet"),
         (["--batch-size", "1", "--statistics-noise", "1"], 2, "--batch-size of at least 2"),
+        (["--batch-size", "1", "--patch-size", "16"], 2, "--batch-size 1: with --patch-size 16"),
         (["--head-labels", "nowhere"], 66, "folder of label maps"),
         (["--leave-out", *PEOPLE], 66, "left to train on"),
         (["--leave-out", "labelled/sub-03"], 2, "with FLAIR and T1w, labelled/sub-01, labelled"),
@@ -216,6 +237,7 @@ def test_a_person_left_out_is_not_trained_on(dataset: Path, tmp_path: Path) -> N
         "patch of another network",
         "no batch norm",
         "no other patch",
+        "one voxel",
         "no heads",
         "all left out",
         "no images",
@@ -255,6 +277,19 @@ def test_a_bad_value_is_refused_with_the_name_of_its_option(
         main(["data", "--output", "bundle", option, value])
     assert end.value.code == 2
     assert f"argument {option}: {value}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more", [[], ["--cross-validate", "person"], ["--cross-validate", "site"]]
+)
+def test_a_dataset_without_a_labelled_scan_is_told(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    for number in (1, 2):
+        shutil.rmtree(dataset / f"sub-0{number}")
+    assert main([str(dataset), "--output", str(tmp_path / "bundle"), *more]) == 66
+    assert "No scan with FLAIR, T1w and lesion mask" in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_a_dataset_that_is_not_there_is_named(

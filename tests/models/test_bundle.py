@@ -132,6 +132,9 @@ REFUSED = {
     "unequal multiples": ("metadata", (*IMAGE, "spatial_shape"), ["8*n", "16*n"], "spatial_shape"),
     "multiple not a number": ("metadata", (*IMAGE, "spatial_shape"), ["*"] * 3, "not complete"),
     "no multiple": ("metadata", (*IMAGE, "spatial_shape"), ["0*n"] * 3, "at least one voxel"),
+    "more channels than any": ("metadata", (*IMAGE, "num_channels"), 1e999, "not complete"),
+    "person not in a list": ("metadata", ("training",), {"people": "a/sub-01"}, "list of names"),
+    "person without a name": ("metadata", ("training",), {"masks_of": [1]}, "list of names"),
     "no checksum": ("metadata", ("weights", "sha256"), None, "sha256"),
     "other weights": ("metadata", ("weights", "file"), "models/model.onnx", "safetensors or .pt"),
     "weights above": ("metadata", ("weights", "file"), "../model.pt", "inside the folder"),
@@ -201,7 +204,7 @@ def test_what_is_not_plain_and_fitting_is_refused(tmp_path: Path, name: str) -> 
         read_bundle(folder)
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe", b"[" * 10**6])
 def test_malformed_json_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     folder = write_small_bundle(tmp_path / "bundle")
     (folder / "configs" / "metadata.json").write_bytes(content)
@@ -234,7 +237,7 @@ def test_code_in_weights_is_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("weights", ["model.safetensors", "model.pt"])
-@pytest.mark.parametrize("content", [b"", b"not weights at all"])
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"\x80\x02."])
 def test_unreadable_weights_are_refused(tmp_path: Path, weights: str, content: bytes) -> None:
     folder = write_small_bundle(tmp_path / "bundle", file=weights)
     replace_weights(folder, content)
