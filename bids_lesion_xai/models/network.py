@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from monai.networks import nets
@@ -28,14 +26,6 @@ PUBLISHED_UNET: dict[str, Any] = {
     "norm": "batch",
 }
 PUBLISHED_MULTIPLE = 16
-_UNREADABLE = (
-    safetensors.SafetensorError,
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-)
 # What MONAI and torch raise where arguments or weights do not fit.
 _MISFITS = (
     AssertionError,
@@ -124,8 +114,9 @@ def _read_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
             name: value.float() if value.is_floating_point() else value
             for name, value in weights.items()
         }
-    except _UNREADABLE as error:
-        # The text of the error is left out: torch advises to switch weights_only off.
+    except Exception as error:
+        # Of a damaged file, unpickling raises anything. The text is left out, for torch advises
+        # to switch weights_only off.
         message = (
             f"The weights {path.name} of model {bundle.name} cannot be read as a dict of tensors "
             f"({type(error).__name__}). Save the network's state_dict."
