@@ -14,6 +14,8 @@ SOME_VISITS_FAILED = 1
 INPUT_OUTPUT_ERROR = 74
 # Every visit that failed did so for want of memory, though it had all there is for itself alone.
 OUT_OF_MEMORY = 75
+# By SIGINT, as shells tell it.
+INTERRUPTED = 130
 
 
 class LesionXaiError(Exception):

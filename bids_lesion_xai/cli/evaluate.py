@@ -66,13 +66,16 @@ def _run(options: argparse.Namespace) -> None:
     from bids_lesion_xai.bids.dataset import find_labelled
     from bids_lesion_xai.models.bundle import read_bundle
     from bids_lesion_xai.models.inference import load_predictor
-    from bids_lesion_xai.models.network import choose_device
+    from bids_lesion_xai.models.network import allow_tf32, check_network, choose_device
     from bids_lesion_xai.training.evaluate import Setting, predict
     from bids_lesion_xai.training.results import write_results
     from bids_lesion_xai.training.scans import load_scans
 
     require_datasets(options.datasets)
     bundle = read_bundle(options.model)
+    check_network(bundle)
+    # As the app does, unless it is told otherwise.
+    allow_tf32(allowed=False)
     predictor = load_predictor(bundle, choose_device(options.device), flip=options.tta == "flip")
     left_out = () if options.people_of_training else bundle.trained_on
     files = [

@@ -10,7 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bids_lesion_xai.cli.user import name_the_user
-from bids_lesion_xai.errors import INPUT_OUTPUT_ERROR, LesionXaiError, NotFoundError
+from bids_lesion_xai.errors import (
+    INPUT_OUTPUT_ERROR,
+    INTERRUPTED,
+    OUT_OF_MEMORY,
+    LesionXaiError,
+    NotFoundError,
+    UsageError,
+)
 
 
 def add_datasets(parser: argparse.ArgumentParser, more: str = "") -> None:
@@ -26,17 +33,27 @@ def add_datasets(parser: argparse.ArgumentParser, more: str = "") -> None:
 
 
 def require_datasets(datasets: Sequence[Path]) -> None:
-    """Do nothing if every dataset is a folder.
+    """Do nothing if every dataset is a folder with a name of its own.
 
     Raises
     ------
     NotFoundError
         One is not.
+    UsageError
+        Two have one name, by which people are told apart.
     """
     for dataset in datasets:
         if not dataset.is_dir():
             message = f"{dataset} is not a folder; a BIDS derivative dataset is expected."
             raise NotFoundError(message)
+    names = [dataset.resolve().name for dataset in datasets]
+    for name in names:
+        if names.count(name) > 1:
+            message = (
+                f"{name}: two datasets have this name, and people of one label would be taken for "
+                "one person. Name each dataset once, and rename folders that differ."
+            )
+            raise UsageError(message)
 
 
 def run_command(
@@ -57,4 +74,10 @@ def run_command(
     except OSError as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return INPUT_OUTPUT_ERROR
+    except MemoryError:
+        sys.stderr.write(f"{parser.prog}: memory does not suffice\n")
+        return OUT_OF_MEMORY
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{parser.prog}: interrupted\n")
+        return INTERRUPTED
     return 0

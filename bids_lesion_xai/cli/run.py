@@ -15,6 +15,7 @@ from bids_lesion_xai.cli.user import name_the_user
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.errors import (
     INPUT_OUTPUT_ERROR,
+    INTERRUPTED,
     OUT_OF_MEMORY,
     SOME_VISITS_FAILED,
     DataError,
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from bids_lesion_xai.bids.visit import Visit
 
 log = logging.getLogger("bids_lesion_xai")
-
-_INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,7 +66,7 @@ def _run(config: RunConfig) -> int:
         return OUT_OF_MEMORY
     except KeyboardInterrupt:
         log.error("interrupted; visits that are complete stay in the output folder")
-        return _INTERRUPTED
+        return INTERRUPTED
 
 
 def _run_levels(config: RunConfig) -> int:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from bids_lesion_xai.cli.evaluate import main
+from bids_lesion_xai.training import evaluate
 from tests.bundles import BRIGHT, write_small_bundle
 from tests.test_repository import ROOT
 
@@ -52,10 +53,10 @@ def dataset(tmp_path: Path) -> Path:
     return folder
 
 
-def trained_on(model: Path, people: list[str]) -> None:
+def trained_on(model: Path, people: list[str], **more: list[str]) -> None:
     path = model / "configs/metadata.json"
     metadata = json.loads(path.read_text())
-    path.write_text(json.dumps({**metadata, "training": {"people": people}}))
+    path.write_text(json.dumps({**metadata, "training": {"people": people, **more}}))
 
 
 @pytest.mark.parametrize("tta", ["none", "flip"])
@@ -82,6 +83,9 @@ def test_people_of_the_training_are_left_out_unless_asked_for(
     trained_on(model, PEOPLE)
     assert main(command) == 66
     assert PEOPLE[0] in capsys.readouterr().err
+    # Nor is anybody judged whose lesion mask alone was trained on.
+    trained_on(model, PEOPLE[:1], masks_of=PEOPLE)
+    assert main(command) == 66
     assert main([*command, "--people-of-training"]) == 0
     assert pd.read_csv(tmp_path / "out/scans.tsv", sep="\t")["person"].tolist() == PEOPLE
 
@@ -118,6 +122,46 @@ def test_what_is_not_there_is_told_in_one_line(
     message = capsys.readouterr().err
     assert words in message
     assert message.count("\n") == 1
+
+
+def test_a_model_that_cannot_take_the_volumes_is_told_before_scans_are_read(
+    model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = model / "configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = ["1*n"] * 3
+    path.write_text(json.dumps(metadata))
+    assert main([str(model), str(dataset), "--output", str(tmp_path / "out")]) == 69
+    assert "multiples of 1 voxels" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("same", ["labelled", "link"])
+def test_two_datasets_of_one_name_are_refused(
+    model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], same: str
+) -> None:
+    (tmp_path / "link").symlink_to(dataset)
+    command = [str(model), str(dataset), str(tmp_path / same), "--output", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "labelled: two datasets have this name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (MemoryError, 75)])
+def test_what_ends_the_command_is_told_in_one_line(
+    error: type[BaseException],
+    code: int,
+    model: Path,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def end(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(evaluate, "predict", end)
+    assert main([str(model), str(dataset), "--output", str(tmp_path / "out")]) == code
+    assert capsys.readouterr().err.startswith("bids-lesion-xai-evaluate: ")
 
 
 def test_an_output_that_cannot_be_made_is_told_before_anything_is_segmented(
