@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nb
 import numpy as np
 from numpy.typing import NDArray
 
 from bids_lesion_xai.errors import DataError, NotFoundError, naming
+from bids_lesion_xai.training.scans import read_1mm
 
 log = logging.getLogger(__name__)
 
@@ -87,18 +87,18 @@ _MARGIN_VOXELS = 4
 
 
 def load_anatomy(path: Path) -> NDArray[np.uint8]:
-    """Read a label map; see `to_structures`."""
-    image = nb.as_closest_canonical(nb.load(path))
+    """Read a label map with voxels of 1 mm; see `scans.read_1mm` and `to_structures`."""
+    labels, _ = read_1mm(path)
     with naming(path.name):
-        return to_structures(np.asarray(image.dataobj).astype(np.int32))
+        return to_structures(labels)
 
 
-def to_structures(labels: NDArray[np.int32]) -> NDArray[np.uint8]:
+def to_structures(labels: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the structures of a head, cut to the brain.
 
     Parameters
     ----------
-    labels : int32 array, shape (X, Y, Z), RAS+ axes
+    labels : float32 array, shape (X, Y, Z), RAS+ axes
         FreeSurfer's and SynthSeg's numbers.
 
     Returns
@@ -111,13 +111,16 @@ def to_structures(labels: NDArray[np.int32]) -> NDArray[np.uint8]:
     DataError
         A label is unknown, or there is no white matter or no ventricle.
     """
-    table = np.full(max(int(labels.max()) + 1, 1000), len(STRUCTURES), np.uint8)
-    for number, structure in enumerate(STRUCTURES):
-        table[list(structure.labels)] = number
-    anatomy = table[labels]
+    known = {label: number for number, one in enumerate(STRUCTURES) for label in one.labels}
+    # One more entry, the last, for labels beyond.
+    table = np.full(max(known) + 2, len(STRUCTURES), np.uint8)
+    table[list(known)] = list(known.values())
+    whole = np.rint(labels)
+    anatomy = table[np.clip(whole, -1, max(known) + 1).astype(np.int32)]
+    anatomy[whole != labels] = len(STRUCTURES)
     if (anatomy == len(STRUCTURES)).any():
-        unknown = sorted({int(label) for label in labels[anatomy == len(STRUCTURES)]})
-        message = f"unknown labels {unknown}; FreeSurfer's and SynthSeg's are known."
+        unknown = [f"{label:g}" for label in np.unique(labels[anatomy == len(STRUCTURES)])[:10]]
+        message = f"unknown labels {', '.join(unknown)}; FreeSurfer's and SynthSeg's are known."
         raise DataError(message)
     brain = tissue(anatomy)
     for name in (WHITE_MATTER, VENTRICLES):

@@ -74,15 +74,47 @@ def load_scans(files: Iterable[LabelledFiles]) -> list[LabelledScan]:
 
 
 def load_masks(files: Iterable[LabelledFiles]) -> list[NDArray[np.bool_]]:
-    """Read the lesion mask, bool, shape (X, Y, Z), RAS+ axes, of every entry of `files`."""
-    return [_read(entry.mask)[0] > 0 for entry in files]
+    """Read the lesion mask, bool, shape (X, Y, Z), RAS+ axes, of every entry of `files`.
+
+    Raises
+    ------
+    DataError
+        A mask cannot be read, or has no voxels of 1 mm.
+    """
+    masks = []
+    for entry in files:
+        with naming(entry.person):
+            masks.append(read_1mm(entry.mask)[0] > 0)
+    return masks
+
+
+def read_1mm(path: Path) -> tuple[NDArray[np.float32], Grid]:
+    """Read an image with voxels of 1 mm.
+
+    Returns
+    -------
+    values : float32 array, shape (X, Y, Z), RAS+ axes
+    grid : Grid
+
+    Raises
+    ------
+    DataError
+        The image cannot be read, or has other voxels.
+    """
+    values, grid = nifti.load(path)
+    image = nb.as_closest_canonical(nb.Nifti1Image(values, grid.affine))
+    if max(abs(mm - 1) for mm in grid.spacing_mm) > _SPACING_TOLERANCE_MM:
+        sizes = " x ".join(f"{mm:.3g}" for mm in grid.spacing_mm)
+        message = f"{path.name} has voxels of {sizes} mm; resample all images to 1 mm."
+        raise DataError(message)
+    return np.asarray(image.dataobj, np.float32), Grid(image.shape, image.affine)
 
 
 def _load_scan(entry: LabelledFiles, flair: Path, t1w: Path) -> LabelledScan:
-    mask, grid = _read(entry.mask)
+    mask, grid = read_1mm(entry.mask)
     images = []
     for path in (flair, t1w):
-        values, own = _read(path)
+        values, own = read_1mm(path)
         if not own.same_as(grid, _APART_MM):
             message = (
                 f"{path.name} and {entry.mask.name} lie on different grids; one is expected, as "
@@ -90,10 +122,6 @@ def _load_scan(entry: LabelledFiles, flair: Path, t1w: Path) -> LabelledScan:
             )
             raise DataError(message)
         images.append(normalise(values, values != 0, *brain_moments(values, values != 0)))
-    if max(abs(mm - 1) for mm in grid.spacing_mm) > _SPACING_TOLERANCE_MM:
-        sizes = " x ".join(f"{mm:.3g}" for mm in grid.spacing_mm)
-        message = f"{entry.mask.name} has voxels of {sizes} mm; resample all images to 1 mm."
-        raise DataError(message)
     brain = images[0] != 0
     if mask.any() and not (mask[brain] > 0).any():
         message = (
@@ -102,10 +130,3 @@ def _load_scan(entry: LabelledFiles, flair: Path, t1w: Path) -> LabelledScan:
         )
         raise DataError(message)
     return LabelledScan(entry.person, entry.session, np.stack(images), mask > 0, grid.spacing_mm)
-
-
-def _read(path: Path) -> tuple[NDArray[np.float32], Grid]:
-    """Return the values of an image, float32, shape (X, Y, Z), RAS+ axes, and their grid."""
-    values, grid = nifti.load(path)
-    image = nb.as_closest_canonical(nb.Nifti1Image(values, grid.affine))
-    return np.asarray(image.dataobj, np.float32), Grid(image.shape, image.affine)

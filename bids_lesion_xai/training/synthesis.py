@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-# Where lesions of multiple sclerosis lie: white matter, brainstem and middle cerebellar peduncles,
-# and the layer of cortex that a juxtacortical lesion reaches into.
+# Where lesions of multiple sclerosis lie: white matter, brainstem and middle cerebellar peduncles.
+# What they reach into of cortex is left out: a network took bright cortex for lesions.
 _WHERE_LESIONS_LIE = (
     parts.WHITE_MATTER,
     parts.CEREBELLAR_WHITE_MATTER,
@@ -94,7 +94,8 @@ class _Recipe(Dataset[SyntheticHead]):
         if not 0 <= i < self._count:
             raise IndexError(i)
         anatomy = self._anatomies[i % len(self._anatomies)]
-        rng = np.random.default_rng((self._seed, i))
+        # Patches and styles are drawn from (seed, i) and (seed, i, 1).
+        rng = np.random.default_rng((self._seed, i, 2))
         return synthesise(anatomy, rng, name=f"synthetic/sub-{i + 1:04d}")
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nb
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from bids_lesion_xai.errors import DataError, NotFoundError
 from bids_lesion_xai.training import anatomy as parts
 from bids_lesion_xai.training.anatomy import NUMBER, load_anatomies, load_anatomy, tissue
+from bids_lesion_xai.training.folds import Material
 from bids_lesion_xai.training.synthesis import synthesise, synthetic_heads
 
 SIDE = 40
@@ -28,9 +30,9 @@ def label_map() -> NDArray[np.int32]:
     return labels
 
 
-def write(folder: Path, labels: NDArray[np.int32], name: str = "head") -> Path:
-    path = folder / f"{name}.nii.gz"
-    nb.save(nb.Nifti1Image(labels, np.diag([-1.0, 1, 1, 1])), path)
+def write(folder: Path, labels: NDArray[Any], side_mm: float = 1.0) -> Path:
+    path = folder / "head.nii.gz"
+    nb.save(nb.Nifti1Image(labels, side_mm * np.diag([-1.0, 1, 1, 1])), path)
     return path
 
 
@@ -52,13 +54,36 @@ def test_structures_are_told_apart_and_the_map_is_cut_to_the_brain(
 
 
 @pytest.mark.parametrize(
-    ("label", "words"), [(999, "unknown labels"), (3, "no white matter")], ids=["unknown", "none"]
+    ("label", "words"),
+    [
+        *((label, f"unknown labels {label}") for label in (999, -3, 2.5)),
+        (2e9, "unknown labels 2e"),
+        (3, "no white matter"),
+    ],
 )
-def test_what_is_no_label_map_is_told(tmp_path: Path, label: int, words: str) -> None:
-    labels = label_map()
+def test_what_is_no_label_map_is_told(tmp_path: Path, label: float, words: str) -> None:
+    labels = label_map().astype(np.float64)
     labels[np.isin(labels, (2, 41))] = label
     with pytest.raises(DataError, match=f"head.nii.gz: {words}"):
         load_anatomy(write(tmp_path, labels))
+
+
+def test_a_label_map_that_cannot_be_read_or_has_other_voxels_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path, label_map())
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"head\.nii\.gz"):
+        load_anatomy(path)
+    with pytest.raises(DataError, match=r"head\.nii\.gz has voxels of 2 x 2 x 2 mm"):
+        load_anatomy(write(tmp_path, label_map(), side_mm=2.0))
+
+
+def test_no_head_shares_its_random_numbers_with_another_of_the_folds(
+    anatomy: NDArray[np.uint8],
+) -> None:
+    material = Material((), (anatomy, anatomy))
+    trained_on = synthetic_heads([anatomy], count=3, seed=0)
+    for head in material.lesion_free:
+        assert not any(np.array_equal(head.image, other.image) for other in trained_on)
 
 
 def test_a_folder_without_label_maps_is_told(tmp_path: Path) -> None:
