@@ -75,7 +75,7 @@ def smooth(image: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
 def thick_slices(images: torch.Tensor, draws: Draws) -> torch.Tensor:
     """Return images, shape (N, 1, X, Y, Z), as slices of 2 to 5 voxels would show them.
 
-    The slices are interpolated back. They lie along the last axis in about four images of five.
+    The slices are interpolated back. They lie along the last axis in seven images of ten.
     """
     axes = torch.where(draws.chance(0.7, (len(images),)), 2.0, draws.uniform(0, 2, (len(images),)))
     thickness = draws.uniform(2, 5, (len(images),))

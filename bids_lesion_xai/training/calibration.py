@@ -101,14 +101,14 @@ def fit_temperature(
     return float(np.exp(best.x))
 
 
-def choose_threshold(dice_by_person: Sequence[Curve]) -> float:
-    """Return the threshold with the highest mean Dice over people.
+def choose_threshold(scores_by_person: Sequence[Curve]) -> float:
+    """Return the threshold with the highest mean score over people.
 
     Parameters
     ----------
-    dice_by_person : list of dict
-        For each person, Dice (mean over sessions) at each threshold.
+    scores_by_person : list of dict
+        For each person, the score (mean over sessions) at each threshold, e.g. Dice.
     """
-    thresholds = list(dice_by_person[0])
-    means = [np.mean([curve[threshold] for curve in dice_by_person]) for threshold in thresholds]
+    thresholds = list(scores_by_person[0])
+    means = [np.mean([curve[at] for curve in scores_by_person]) for at in thresholds]
     return thresholds[int(np.argmax(means))]

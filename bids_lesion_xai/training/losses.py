@@ -25,8 +25,8 @@ class NormalisedDiceFocal(torch.nn.Module):
 
     References
     ----------
-    Raina et al., "Novel structural-scale uncertainty measures and error retention curves:
-    application to multiple sclerosis", ISBI 2023, for normalised Dice.
+    Raina et al., "Tackling bias in the Dice similarity coefficient: introducing nDSC for white
+    matter lesion segmentation", ISBI 2023, arXiv 2302.05432, for normalised Dice.
     Spagnolo et al., Scientific Reports (2026), doi 10.1038/s41598-026-36560-9, for the sum.
     """
 
