@@ -78,17 +78,13 @@ def _run(options: argparse.Namespace) -> None:
     allow_tf32(allowed=False)
     predictor = load_predictor(bundle, choose_device(options.device), flip=options.tta == "flip")
     left_out = () if options.people_of_training else bundle.trained_on
-    files = [
-        entry
-        for dataset in options.datasets
-        for entry in find_labelled(dataset)
-        if entry.person not in left_out
-    ]
-    scans = load_scans(files)
+    found = [entry for dataset in options.datasets for entry in find_labelled(dataset)]
+    scans = load_scans(entry for entry in found if entry.person not in left_out)
     if not scans:
+        known = sorted({entry.person for entry in found if entry.flair} & set(left_out))
         message = (
             "No scan with FLAIR, T1w and lesion mask was found of a person whom the model was not "
-            f"trained on ({', '.join(left_out) or 'nobody'})."
+            f"trained on (it was on {', '.join(known) or 'nobody'}). See --people-of-training."
         )
         raise NotFoundError(message)
     threshold = getattr(options, "threshold", bundle.threshold)
