@@ -54,6 +54,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="how often a patch is cut from a synthetic head",
     )
     parser.add_argument(
+        "--tissue-weight",
+        type=above_zero,
+        default=TrainingOptions.tissue_weight,
+        help="unet learns fluid, grey and white matter beside lesions, with this weight of their "
+        "cross entropy; the bundle is without them (default: not at all)",
+    )
+    parser.add_argument(
         "--statistics-noise",
         type=above_zero,
         default=TrainingOptions.statistics_noise,
@@ -175,6 +182,9 @@ def _check(options: argparse.Namespace) -> None:
             f"--batch-size 1: with --patch-size {options.patch_size}, the deepest map is a single "
             "voxel, which batch norm cannot normalise. Take more patches, or larger ones."
         )
+        raise UsageError(message)
+    if options.tissue_weight and options.network != "unet":
+        message = f"--tissue-weight: unet is expected, {options.network} learns lesions alone."
         raise UsageError(message)
     if options.statistics_noise and (options.network != "unet" or options.batch_size < 2):
         message = (

@@ -70,15 +70,30 @@ def normal_white_matter(
     return np.asarray(white & (np.abs(flair - median) <= _MOST_DEVIATIONS * deviation))
 
 
-def _brightest_tissue(t1w: NDArray[np.float32], brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the largest connected part of what is as bright as the brightest of three tissues."""
+def tissue_means(t1w: NDArray[np.float32], brain: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the mean intensities on T1w of fluid, grey and white matter (k-means), ascending.
+
+    Parameters
+    ----------
+    t1w : float32 array, shape (X, Y, Z)
+    brain : bool array, shape (X, Y, Z)
+
+    Returns
+    -------
+    means : float64 array, shape (3,)
+    """
     from sklearn.cluster import KMeans
 
     values = t1w[brain].astype(np.float64)
     tissue = values[values <= np.percentile(values, _BRIGHTEST_PERCENTILE), None]
     start = np.percentile(tissue, _START_PERCENTILES)[:, None]
     means = KMeans(len(start), init=start, n_init=1).fit(tissue[:: 1 + len(tissue) // _FIT_VOXELS])
-    *_, grey_mean, white_mean = np.sort(means.cluster_centers_[:, 0])
+    return np.sort(means.cluster_centers_[:, 0])
+
+
+def _brightest_tissue(t1w: NDArray[np.float32], brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the largest connected part of what is as bright as the brightest of three tissues."""
+    _, grey_mean, white_mean = tissue_means(t1w, brain)
     white = brain & (np.abs(t1w - white_mean) < (white_mean - grey_mean) / 2)
     components, count = ndimage.label(ndimage.binary_erosion(white))
     if not count:

@@ -40,9 +40,10 @@ class Architecture:
     window: tuple[int, int, int] | None = None
     overlap: float = 0.0
 
-    def build(self) -> torch.nn.Module:
-        """Return an untrained network."""
-        return build(self.network, self.arguments)
+    def build(self, more_classes: int = 0) -> torch.nn.Module:
+        """Return an untrained network, with some more classes than background and lesion."""
+        n_classes = self.arguments["out_channels"] + more_classes
+        return build(self.network, {**self.arguments, "out_channels": n_classes})
 
     def predictor(self, network: torch.nn.Module) -> Predictor:
         """Return `network` as a map from images to logits."""

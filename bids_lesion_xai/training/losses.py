@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import torch
 from monai.losses import DiceCELoss, FocalLoss
+from torch.nn import functional
 
 from bids_lesion_xai.conventions import LESION_CLASS
+from bids_lesion_xai.training.tissues import UNKNOWN
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -46,6 +48,19 @@ class NormalisedDiceFocal(torch.nn.Module):
         dice = 2 * both / denominator.clamp_min(1e-6)
         focal: torch.Tensor = self.focal(logits, lesions)
         return 0.5 * (1 - dice).mean() + focal
+
+
+def tissue_loss(logits: torch.Tensor, tissues: torch.Tensor) -> torch.Tensor:
+    """Return the cross entropy of tissues, averaged over the voxels where they are known.
+
+    Parameters
+    ----------
+    logits : float32 tensor, shape (B, tissues, X, Y, Z)
+    tissues : int64 tensor, shape (B, X, Y, Z)
+        See `tissues`.
+    """
+    known = (tissues != UNKNOWN).sum().clamp_min(1)
+    return functional.cross_entropy(logits, tissues - 1, ignore_index=-1, reduction="sum") / known
 
 
 def _dice_cross_entropy() -> Loss:

@@ -31,6 +31,9 @@ class TrainingOptions:
         Synthetic heads that are made before the training, where there are label maps.
     synthetic_share : float
         How often a patch is cut from a synthetic head, where there are any.
+    tissue_weight : float
+        Weight of the loss of tissues, which are learnt beside lesions; see `tissues`. 0 learns
+        none.
     statistics_noise : float
         How far statistics of feature maps are drawn from their own; see `styles`. 0 draws nothing.
     seed : int
@@ -50,6 +53,7 @@ class TrainingOptions:
     loss: str = "dice-ce"
     synthetic_heads: int = 80
     synthetic_share: float = 0.25
+    tissue_weight: float = 0.0
     statistics_noise: float = 0.0
     seed: int = 0
     workers: int = 1

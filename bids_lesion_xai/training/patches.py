@@ -20,6 +20,7 @@ from bids_lesion_xai.training.draws import Draws
 from bids_lesion_xai.training.paint import fade_lesions, paint_lesions
 from bids_lesion_xai.training.scans import LabelledScan
 from bids_lesion_xai.training.synthesis import SyntheticHead
+from bids_lesion_xai.training.tissues import of_scan
 
 # A patch is cut larger than it will be, so that rotation and zoom rarely reach beyond.
 _CUT_FACTOR = 1.375
@@ -37,7 +38,8 @@ _ROTATION_RADIANS, _ZOOM, _SHEAR = 0.26, 0.15, 0.05
 _BRAIN_VOXELS = 4096
 # First and last plane of the brain, as fractions of the sides of the MNI152 grid (RAS+).
 _BRAIN_IN_MNI = np.array([(0.14, 0.86), (0.12, 0.88), (0.08, 0.80)])
-_LESION, _BRAIN, _HOST = 1, 2, 4
+# Bits of a voxel; above them stands the number of its tissue.
+_LESION, _BRAIN, _HOST, _TISSUE = 1, 2, 4, 8
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,16 @@ class _Source:
         self.head = isinstance(scan, SyntheticHead)
         self.least_brightening = scan.least_brightening if isinstance(scan, SyntheticHead) else 0.0
         hosts = scan.hosts if isinstance(scan, SyntheticHead) else _white_matter(scan)
+        tissues = (
+            scan.tissues if isinstance(scan, SyntheticHead) else of_scan(scan.image[1], scan.brain)
+        )
         self.middles = _middles(*_labelled(scan.lesions))
         self.inside = scan.brain
         chosen = rng.choice(np.flatnonzero(self.inside), _BRAIN_VOXELS)
         self.brain = np.transpose(np.unravel_index(chosen, scan.lesions.shape))
         self.around = torch.from_numpy(_around(scan)).to(device)
         self.image = torch.from_numpy(scan.image).half().to(device)
-        bits = _LESION * scan.lesions + _BRAIN * scan.brain + _HOST * hosts
+        bits = _LESION * scan.lesions + _BRAIN * scan.brain + _HOST * hosts + _TISSUE * tissues
         self.bits = torch.from_numpy(bits.astype(np.uint8)).to(device)
 
     def has_brain(self, voxel: NDArray[np.int64]) -> bool:
@@ -179,6 +184,8 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         -------
         image : float32 tensor, shape (B, 2, X, Y, Z)
         lesions : float32 tensor, shape (B, 1, X, Y, Z)
+        tissues : int64 tensor, shape (B, X, Y, Z)
+            See `tissues`; `UNKNOWN` in lesions and outside the brain.
         """
         rng = np.random.default_rng((self.seed, item))
         draws = Draws(int(rng.integers(2**63)), self.device)
@@ -199,7 +206,8 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         lesions = (lesions | painted) & inside
         for i in np.flatnonzero(rng.random(self.batch_size) < _CUT_SLAB):
             cut_slab(image[i, 0], lesions[i, 0], rng)
-        return {"image": image * inside, "lesions": lesions.float()}
+        tissues = (bits // _TISSUE * (inside & ~lesions))[:, 0].long()
+        return {"image": image * inside, "lesions": lesions.float(), "tissues": tissues}
 
     def _source(self, rng: np.random.Generator) -> _Source:
         people = self.heads if rng.random() < self.synthetic_share else self.persons

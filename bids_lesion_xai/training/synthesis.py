@@ -25,6 +25,7 @@ from bids_lesion_xai.imaging.intensity import brain_moments, normalise
 from bids_lesion_xai.training import anatomy as parts
 from bids_lesion_xai.training.anatomy import NUMBER, STRUCTURES
 from bids_lesion_xai.training.scans import LabelledScan
+from bids_lesion_xai.training.tissues import of_anatomy
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +54,13 @@ class SyntheticHead(LabelledScan):
     least_brightening : float
         By how much the mean of cortex is brighter than white matter on FLAIR, in units of
         normalised intensity: lesions are rarely darker than cortex.
+    tissues : uint8 array, shape (X, Y, Z)
+        See `tissues.of_anatomy`.
     """
 
     hosts: Mask
     least_brightening: float
+    tissues: NDArray[np.uint8]
 
 
 def synthetic_heads(
@@ -141,6 +145,7 @@ def synthesise(
         spacing_mm=(1.0, 1.0, 1.0),
         hosts=hosts,
         least_brightening=max(0.0, float(cortex - white)),
+        tissues=of_anatomy(anatomy),
     )
 
 

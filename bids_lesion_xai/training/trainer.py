@@ -7,7 +7,7 @@ import csv
 import logging
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,15 +21,22 @@ from torch.utils.data import DataLoader, Subset
 
 from bids_lesion_xai.errors import UsageError
 from bids_lesion_xai.training.architectures import ARCHITECTURES
-from bids_lesion_xai.training.losses import LOSSES, Loss
+from bids_lesion_xai.training.losses import LOSSES, tissue_loss
 from bids_lesion_xai.training.options import TrainingOptions
 from bids_lesion_xai.training.patches import Patches
 from bids_lesion_xai.training.scans import LabelledScan
 from bids_lesion_xai.training.styles import Styles
 from bids_lesion_xai.training.synthesis import SyntheticHead
+from bids_lesion_xai.training.tissues import TISSUES
 
 log = logging.getLogger(__name__)
 
+Criterion = Callable[[torch.Tensor, dict[str, torch.Tensor]], torch.Tensor]
+
+# Background and lesion.
+_N_CLASSES = 2
+# Of a batch, what the loss compares the logits with.
+_TRUTH = ("lesions", "tissues")
 _STEPS_BETWEEN_MESSAGES = 50
 # oneDNN and cuDNN convolve faster where the channels of a voxel lie side by side.
 _LAYOUT = torch.channels_last_3d
@@ -86,7 +93,7 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, options.learning_rate, total_steps=options.steps, pct_start=_WARM_UP
     )
-    loss_function = LOSSES[options.loss]()
+    criterion = _criterion(options)
     recipe = _recipe(scans, masks, heads, options)
     done = _resume(folder / "checkpoint.pt", recipe, device, network, optimiser, schedule)
     losses = _rows(folder / "loss.csv", done)
@@ -110,7 +117,7 @@ def train(
             styles.begin(step)
             # For dropout; so a resumed training draws what an uninterrupted one would.
             torch.manual_seed(int(np.random.default_rng((options.seed, step, 3)).integers(2**63)))
-            loss = _step(network, batch, loss_function, optimiser, precision)
+            loss = _step(network, batch, criterion, optimiser, precision)
             rate = float(schedule.get_last_lr()[0])
             schedule.step()
             table.add(step, loss, rate)
@@ -122,6 +129,8 @@ def train(
                     raise UsageError(_diverged(folder, step))
                 _save(folder / "checkpoint.pt", step, recipe, network, optimiser, schedule)
         styles.end()
+    if options.tissue_weight:
+        _forget_tissues(network)
     return network.eval()
 
 
@@ -160,7 +169,7 @@ def _cores_beside_workers(device: torch.device, workers: int) -> Iterator[None]:
 def _step(
     network: torch.nn.Module,
     batch: dict[str, torch.Tensor],
-    loss_function: Loss,
+    criterion: Criterion,
     optimiser: torch.optim.Optimizer,
     precision: torch.autocast,
 ) -> torch.Tensor:
@@ -168,11 +177,35 @@ def _step(
     device = next(network.parameters()).device
     with precision:
         logits = network(batch["image"].to(device, memory_format=_LAYOUT))
-    loss = loss_function(logits.float(), batch["lesions"].to(device))
+    loss = criterion(logits.float(), {name: batch[name].to(device) for name in _TRUTH})
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
     return loss.detach()
+
+
+def _criterion(options: TrainingOptions) -> Criterion:
+    """Return the loss of logits beside what is true of a batch."""
+    lesion_loss = LOSSES[options.loss]()
+
+    def criterion(logits: torch.Tensor, truth: dict[str, torch.Tensor]) -> torch.Tensor:
+        lesion_logits, tissue_logits = logits[:, :_N_CLASSES], logits[:, _N_CLASSES:]
+        loss = lesion_loss(lesion_logits, truth["lesions"])
+        if options.tissue_weight:
+            loss = loss + options.tissue_weight * tissue_loss(tissue_logits, truth["tissues"])
+        return loss
+
+    return criterion
+
+
+def _forget_tissues(network: torch.nn.Module) -> None:
+    """Take the tissues out of the last layer of a UNet, in place."""
+    transposed = [one for one in network.modules() if isinstance(one, torch.nn.ConvTranspose3d)]
+    last = transposed[-1]
+    last.out_channels = _N_CLASSES
+    last.weight = torch.nn.Parameter(last.weight.detach()[:, :_N_CLASSES].clone())
+    if last.bias is not None:
+        last.bias = torch.nn.Parameter(last.bias.detach()[:_N_CLASSES].clone())
 
 
 def _precision(options: TrainingOptions, device: torch.device) -> torch.autocast:
@@ -187,7 +220,8 @@ def _precision(options: TrainingOptions, device: torch.device) -> torch.autocast
 
 
 def _untrained(options: TrainingOptions, device: torch.device) -> torch.nn.Module:
-    network = ARCHITECTURES[options.network].build().to(device)
+    more_classes = len(TISSUES) if options.tissue_weight else 0
+    network = ARCHITECTURES[options.network].build(more_classes).to(device)
     network.to(memory_format=_LAYOUT)  # type: ignore[call-overload]
     for norm in _batch_norms(network):
         norm.momentum = _MOMENTUM

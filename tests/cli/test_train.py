@@ -18,6 +18,7 @@ from bids_lesion_xai.cli.train import main
 from bids_lesion_xai.explain import explain_lesions
 from bids_lesion_xai.models.bundle import read_bundle
 from bids_lesion_xai.models.inference import load_predictor
+from bids_lesion_xai.models.network import load_network
 from bids_lesion_xai.training.architectures import ARCHITECTURES
 from tests.training.test_synthesis import label_map
 
@@ -126,13 +127,15 @@ def test_synthetic_heads_are_trained_on_and_lesion_free_ones_judged(
         nb.save(nb.Nifti1Image(label_map(), np.eye(4)), heads / f"head{number}.nii.gz")
     output = tmp_path / "bundle"
     options = ["--head-labels", str(heads), "--synthetic-heads", "3", "--leave-out", PEOPLE[0]]
-    options += ["--fold-steps", "2"]
+    options += ["--fold-steps", "2", "--tissue-weight", "0.5"]
     assert main([str(dataset), "--output", str(output), *options, *QUICK]) == 0
     # Heads of the first label map, which no network that leaves somebody out is trained on.
     free = [f"synthetic/sub-000{number}" for number in (1, 2, 3)]
     assert [row["person"] for row in evaluation(output)] == [PEOPLE[0], *free]
     training = json.loads((output / "configs/metadata.json").read_text())["training"]
     assert (training["synthetic_heads"], training["steps"], training["fold_steps"]) == (3, 1, 2)
+    assert training["tissue_weight"] == 0.5
+    load_network(read_bundle(output), torch.device("cpu"))
     assert (output / "evaluation/chosen/lesion_free.tsv").exists()
 
 
@@ -224,6 +227,7 @@ def test_a_person_left_out_is_not_trained_on(dataset: Path, tmp_path: Path) -> N
         (["--patch-size", "20"], 2, "multiple of 16"),
         (["--network", "swinunetr", "--patch-size", "32"], 2, "multiple of 32 of at least 64"),
         (["--network", "dynunet", "--statistics-noise", "1"], 2, "--statistics-noise: unet"),
+        (["--network", "swinunetr", "--tissue-weight", "1"], 2, "--tissue-weight: unet"),
         (["--batch-size", "1", "--statistics-noise", "1"], 2, "--batch-size of at least 2"),
         (["--batch-size", "1", "--patch-size", "16"], 2, "--batch-size 1: with --patch-size 16"),
         (["--head-labels", "nowhere"], 66, "folder of label maps"),
@@ -236,6 +240,7 @@ def test_a_person_left_out_is_not_trained_on(dataset: Path, tmp_path: Path) -> N
         "patch",
         "patch of another network",
         "no batch norm",
+        "no tissues",
         "no other patch",
         "one voxel",
         "no heads",
@@ -265,6 +270,7 @@ def test_what_cannot_be_trained_is_told_in_one_line(
         *(("--workers", value) for value in ("-1", "all")),
         *(("--learning-rate", value) for value in ("0", "-1", "inf", "nan", "fast")),
         *(("--statistics-noise", value) for value in ("0", "-1", "nan")),
+        ("--tissue-weight", "0"),
         *(("--steps", value) for value in ("0", "1.5")),
         ("--synthetic-share", "1.5"),
         ("--device", "tpu"),

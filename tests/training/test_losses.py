@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from bids_lesion_xai.training.losses import LOSSES, SMOOTHING_VOXELS, NormalisedDiceFocal
+from bids_lesion_xai.training.losses import (
+    LOSSES,
+    SMOOTHING_VOXELS,
+    NormalisedDiceFocal,
+    tissue_loss,
+)
 from bids_lesion_xai.training.options import LOSS_NAMES
 
 
@@ -64,3 +70,25 @@ def test_false_voxels_count_where_there_is_no_lesion() -> None:
     logits = 20 * torch.cat([1 - 2 * predicted, 2 * predicted - 1], 1)
     entropy = 40 * SMOOTHING_VOXELS / lesions.numel()
     assert float(LOSSES["dice-ce"]()(logits, lesions)) == pytest.approx(0.5 + entropy, rel=1e-6)
+
+
+def test_the_loss_of_tissues_is_the_mean_surprise_where_they_are_known() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 4, 3, 4, 5, dtype=torch.float64, generator=random)
+    tissues = torch.randint(0, 5, (2, 3, 4, 5), generator=random)
+    probability = logits.exp() / logits.exp().sum(1, keepdim=True)
+    surprise = [
+        -probability[i, int(tissues[i, x, y, z]) - 1, x, y, z].log()
+        for i, x, y, z in np.ndindex(*tissues.shape)
+        if tissues[i, x, y, z] > 0
+    ]
+    torch.testing.assert_close(tissue_loss(logits, tissues), torch.stack(surprise).mean())
+
+
+def test_where_no_tissue_is_known_there_is_no_loss() -> None:
+    logits = torch.randn(1, 4, 2, 2, 2, requires_grad=True)
+    loss = tissue_loss(logits, torch.zeros(1, 2, 2, 2, dtype=torch.int64))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()

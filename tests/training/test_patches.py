@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from bids_lesion_xai.training.patches import _HOST, Donor, Patches, _cube, cut_slab
 from bids_lesion_xai.training.scans import LabelledScan
 from bids_lesion_xai.training.synthesis import SyntheticHead
+from bids_lesion_xai.training.tissues import OTHER, UNKNOWN
 
 SIZE = 16
 BATCH = 3
@@ -43,7 +45,9 @@ def head(number: int) -> SyntheticHead:
     image = one.brain * np.ones((2, 1, 1, 1), np.float32)
     hosts = one.brain.copy()
     hosts[SHAPE[0] // 2 :] = False
-    return SyntheticHead(one.person, "", image, np.zeros(SHAPE, bool), (1.0,) * 3, hosts, 1.0)
+    tissues = np.full(SHAPE, OTHER, np.uint8)
+    none = np.zeros(SHAPE, bool)
+    return SyntheticHead(one.person, "", image, none, (1.0,) * 3, hosts, 1.0, tissues)
 
 
 def batches(*arguments: Any, **options: Any) -> Patches:
@@ -253,3 +257,25 @@ def test_beyond_the_slab_flair_is_dark_and_no_lesion_is_seen(seed: int) -> None:
     assert len(dark.unique()) == 1
     assert (dark <= -2).all()
     assert torch.equal(flair[lesions], before[lesions])
+
+
+def test_the_tissue_is_known_in_the_brain_outside_of_lesions() -> None:
+    n_lesion = 0
+    for item in (batches([], [blob(7)], [head(4)], synthetic_share=1.0)[i] for i in range(6)):
+        brain, lesions = (item["image"] != 0).any(1), item["lesions"][:, 0] > 0
+        assert torch.equal(item["tissues"] == OTHER, brain & ~lesions)
+        assert torch.equal(item["tissues"] == UNKNOWN, ~brain | lesions)
+        n_lesion += int(lesions.sum())
+    assert n_lesion
+
+
+def test_the_tissue_of_a_scan_is_that_of_its_t1w() -> None:
+    one = scan("a/sub-01", 1)
+    levels = np.where(np.arange(SHAPE[2]) % 3 == 0, -2.0, np.arange(SHAPE[2]) % 3)
+    t1w = np.where(one.brain, levels + 0.01 * one.image[1], 0).astype(np.float32)
+    same = replace(one, image=np.stack([one.image[0], t1w]))
+    for item in (batches([same], [])[i] for i in range(6)):
+        tissues, found = item["tissues"], item["image"][:, 1]
+        fluid, grey, white = (found[tissues == number].mean() for number in (1, 2, 3))
+        assert fluid < grey < white
+        assert not (tissues == OTHER).any()

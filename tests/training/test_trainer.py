@@ -87,7 +87,9 @@ def stop_after(n_batches: int) -> Any:
 
 
 @pytest.mark.parametrize("n_batches", [1, 2, 5], ids=lambda n: f"after {n}")
-@pytest.mark.parametrize("of", [{}, {"network": "dynunet", "statistics_noise": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "of", [{}, {"network": "dynunet", "statistics_noise": 0.0}, {"tissue_weight": 0.5}], ids=str
+)
 def test_an_interrupted_training_goes_on_as_if_it_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_batches: int, of: dict[str, Any]
 ) -> None:
@@ -189,6 +191,27 @@ def test_statistics_noise_changes_what_is_learnt(tmp_path: Path) -> None:
     ]
     assert not torch.equal(kernels[0], kernels[1])
     assert not torch.equal(kernels[1], kernels[2])
+
+
+def test_tissues_change_what_is_learnt_and_are_forgotten(tmp_path: Path) -> None:
+    found = [run(tmp_path / str(weight), tissue_weight=weight) for weight in (0.0, 0.5, 1.0)]
+    shapes = [{name: value.shape for name, value in one.items()} for one in found]
+    assert shapes[0] == shapes[1] == shapes[2]
+    kernels = [one["model.0.conv.weight"] for one in found]
+    assert not torch.equal(kernels[0], kernels[1])
+    assert not torch.equal(kernels[1], kernels[2])
+
+
+def test_what_is_left_without_tissues_are_the_logits_of_background_and_lesion() -> None:
+    torch.manual_seed(0)
+    network = SMALL_UNET.build(3).eval()
+    image = torch.randn(1, 2, 16, 16, 16)
+    with torch.no_grad():
+        expected = network(image)
+        trainer._forget_tissues(network)
+        assert expected.shape[1] == 5
+        torch.testing.assert_close(network(image), expected[:, :2])
+    build("UNet", SMALL_UNET.arguments).load_state_dict(network.state_dict())
 
 
 @pytest.mark.parametrize("edge", [16, 32])
