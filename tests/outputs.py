@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from html.parser import HTMLParser
@@ -19,6 +18,7 @@ from scipy import ndimage
 
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, SALIENCY_UNITS, method_label
 from bids_lesion_xai.bids.provenance import complete
+from bids_lesion_xai.bids.sidecar import generator, to_json
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import CHANNELS, SHELLS_MM
@@ -71,12 +71,16 @@ def publish_outputs(
     """
     store = Store(root, method_label(method))
     stated = {"Method": method, **(facts or {})}
-    name = json.dumps({"Name": "bids_lesion_xai of phantoms & more"})
-    store.write_text("dataset_description.json", name)
+    _describe(store, "bids_lesion_xai of phantoms & more")
     for visit in visits:
         flair, t1w, labels = phantom(visit)
         publish_visit(store, visit, oblique_grid(), flair, t1w, labels, stated)
     return Store(root)
+
+
+def _describe(store: Store, name: str) -> None:
+    description = {"Name": name, "GeneratedBy": [generator()]}
+    store.write_text("dataset_description.json", to_json(description))
 
 
 def publish_crowd(root: Path, n_lesions: int = 300) -> Store:
@@ -103,7 +107,7 @@ def publish_crowd(root: Path, n_lesions: int = 300) -> Store:
     flair = np.where(radius < 1, texture + 3 * (labels > 0), 0).astype(np.float32)
     t1w = np.where(radius < 1, -texture - (labels > 0), 0).astype(np.float32)
     store = Store(root)
-    store.write_text("dataset_description.json", json.dumps({"Name": "a crowd"}))
+    _describe(store, "a crowd")
     publish_visit(store, CROWDED, oblique_grid(shape), flair, t1w, labels, {})
     return store
 

@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_lesion_xai.bids.derivatives import DERIVATIVES, Level
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, LESION_LEVELS, Level
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.validate import validate
 from bids_lesion_xai.bids.visit import Visit
@@ -135,7 +135,7 @@ def test_every_file_is_in_the_table_of_outputs_and_every_output_is_there(run: Ru
         places = []
         if row.level is Level.GROUP:
             places = [row.path()]
-        elif row.level in (Level.LESION, Level.LESION_FIGURE):
+        elif row.level in LESION_LEVELS:
             places = [row.path(visit, name) for visit in VISITS for name in LESIONS[visit]]
         else:
             places = [row.path(visit) for visit in VISITS]

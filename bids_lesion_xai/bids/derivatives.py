@@ -49,6 +49,8 @@ class Level(Enum):
 
 
 _FIGURES = (Level.FIGURE, Level.LESION_FIGURE)
+# There is one file for each lesion of these.
+LESION_LEVELS = (Level.LESION, Level.LESION_FIGURE)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class Derivative:
 
     def example(self, visit: Visit, method: str = DEFAULT_METHOD) -> Path:
         """Return `path` for `visit`, and its first lesion, where there is one file for each."""
-        of_lesion = self.level in (Level.LESION, Level.LESION_FIGURE)
+        of_lesion = self.level in LESION_LEVELS
         return self.path(
             None if self.level is Level.GROUP else visit, "L001" if of_lesion else None, method
         )

@@ -12,8 +12,10 @@ from typing import Any
 from bids_lesion_xai import __version__
 from bids_lesion_xai.bids.derivatives import MANUAL, SALIENCY_UNITS, Derivative
 from bids_lesion_xai.bids.inheritance import read_object
+from bids_lesion_xai.errors import OutputError
 
 BIDS_VERSION = "1.10.0"
+SOFTWARE = "bids_lesion_xai"
 CODE_URL = "https://github.com/bids-lesion-xai/bids_lesion_xai"
 
 
@@ -79,6 +81,29 @@ def dataset_description(
     }
 
 
+def require_own(output_dir: Path) -> None:
+    """Check that an output folder is new, or an earlier one of this software.
+
+    In the dataset of another software, some of its files have names that are written here.
+
+    Raises
+    ------
+    OutputError
+        Its description is of something else.
+    """
+    description = read_description(output_dir)
+    entries = description.get("GeneratedBy")
+    listed = entries if isinstance(entries, list) else []
+    names = [one.get("Name") for one in listed if isinstance(one, dict)]
+    if description and SOFTWARE not in names:
+        whose = f"made by {', '.join(map(str, names))}" if names else "not made by this software"
+        message = (
+            f"OUTPUT_DIR {output_dir} is a dataset that was {whose}, by its "
+            f"dataset_description.json. Name a folder of its own, e.g. {output_dir / SOFTWARE}."
+        )
+        raise OutputError(message)
+
+
 def generator() -> dict[str, Any]:
     """Return what stands in ``GeneratedBy`` for this software, and the container it runs in."""
     container = {
@@ -91,7 +116,7 @@ def generator() -> dict[str, Any]:
         if value
     }
     return {
-        "Name": "bids_lesion_xai",
+        "Name": SOFTWARE,
         "Version": __version__,
         "Description": "lesion segmentation and explanation of single lesions",
         "CodeURL": CODE_URL,

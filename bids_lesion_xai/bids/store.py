@@ -11,7 +11,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bids_lesion_xai.bids.derivatives import DEFAULT_METHOD, DERIVATIVES, MANUAL, METHOD
+from bids_lesion_xai.bids.derivatives import (
+    DEFAULT_METHOD,
+    DERIVATIVES,
+    LESION_LEVELS,
+    MANUAL,
+    METHOD,
+    Level,
+)
 from bids_lesion_xai.bids.lock import FolderLock
 from bids_lesion_xai.bids.sidecar import sidecar, to_json
 from bids_lesion_xai.bids.visit import Visit
@@ -154,27 +161,39 @@ class Store:
                 partial.unlink(missing_ok=True)
 
     def clear(self, visit: Visit) -> None:
-        """Remove all outputs of a visit, the mark of completeness first."""
+        """Remove all outputs of a visit, the mark of completeness first.
+
+        Files that others put beside them stay.
+        """
+        listed = self._listed(visit)
         self.path(LAST_KEY, visit).unlink(missing_ok=True)
-        for path in (*self.outputs(visit), *self._of_visit(visit, ".")):
+        partial = self._of_visit(visit, before=".", after=f".*{_PARTIAL}")
+        for path in (*listed, *self.outputs(visit), *partial):
             path.unlink(missing_ok=True)
 
     def outputs(self, visit: Visit) -> list[Path]:
         """Return all files of a visit, but for the mark of completeness, in order."""
         return sorted({*self._of_visit(visit)} - {self.path(LAST_KEY, visit)})
 
-    def _of_visit(self, visit: Visit, before: str = "") -> Iterator[Path]:
-        """Yield the files of a visit; with a dot `before`, those that a killed run was writing."""
-        report = self.path("report", visit)
-        yield from self.root.glob(f"{before}{report.name}{'.*' if before else ''}")
-        for folder in (
-            self.root / visit.folder / "anat",
-            self.path("overview_figure", visit).parent,
-        ):
-            for path in folder.glob(f"{before}{visit.name}_*"):
-                # Figures of a visit without session lie beside those of sessions.
-                if visit.session or not path.name.startswith(f"{before}{visit.name}_ses-"):
-                    yield path
+    def _of_visit(self, visit: Visit, before: str = "", after: str = "") -> Iterator[Path]:
+        """Yield the files of a visit by their names, with something before and after those."""
+        for row in DERIVATIVES.values():
+            if row.level is not Level.GROUP:
+                path = row.path(visit, "*" if row.level in LESION_LEVELS else None, "*")
+                for name in {path.name, _sidecar_path(path).name}:
+                    yield from (self.root / path.parent).glob(f"{before}{name}{after}")
+
+    def _listed(self, visit: Visit) -> list[Path]:
+        """Return what the mark of completeness lists, though other versions wrote other names."""
+        try:
+            content = json.loads(self.path(LAST_KEY, visit).read_text(encoding="utf-8"))
+            paths = [self.root / name for name in content["Outputs"]]
+        except (OSError, ValueError, TypeError, KeyError):
+            return []
+        folders = {self.path(key, visit).parent for key in (LAST_KEY, "overview_figure", "report")}
+        return [
+            path for path in paths if path.parent in folders and path.name.startswith(visit.name)
+        ]
 
     @contextmanager
     def shared(self) -> Iterator[FolderLock]:

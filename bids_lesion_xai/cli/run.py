@@ -9,6 +9,7 @@ import signal
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from bids_lesion_xai.bids.sidecar import require_own
 from bids_lesion_xai.cli.parser import parse
 from bids_lesion_xai.cli.screen import Screen
 from bids_lesion_xai.cli.user import name_the_user
@@ -48,6 +49,7 @@ def _run(config: RunConfig) -> int:
     try:
         _require_folders(config)
         _require_covariates(config)
+        require_own(config.output_dir)
         if config.dry_run:
             return _plan(config)
         _prepare_folders(config)

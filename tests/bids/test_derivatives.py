@@ -12,6 +12,7 @@ import pytest
 from bids_lesion_xai.bids import derivatives
 from bids_lesion_xai.bids.derivatives import (
     DERIVATIVES,
+    LESION_LEVELS,
     METHOD,
     Derivative,
     Level,
@@ -132,7 +133,7 @@ def test_files_of_saliency_are_named_after_their_method_and_no_others(method: st
     for row in DERIVATIVES.values():
         if row.level in (Level.GROUP, Level.REPORT):
             continue
-        lesion = "L003" if row.level in (Level.LESION, Level.LESION_FIGURE) else None
+        lesion = "L003" if row.level in LESION_LEVELS else None
         path = row.path(VISITS[1], lesion, label)
         entities, suffix, _ = parse_name(path.name)
         assert entities.get("desc", "").startswith(label) == (suffix in OF_METHOD)

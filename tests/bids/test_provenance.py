@@ -89,8 +89,8 @@ def test_what_is_not_known_counts_as_changed(before: dict[str, Any]) -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "out")
-    for name in ("mask.nii.gz", "table.tsv"):
-        store.write_text(f"{VISIT.folder}/anat/{VISIT.name}_{name}", name)
+    for key in ("lesion_mask", "lesion_table"):
+        store.write_text(store.path(key, VISIT).relative_to(store.root), f"all of {key}")
     store.write_text(f"{VISIT.name}.html", "report")
     provenance.complete(store, VISIT, FACTS)
     return store
@@ -109,8 +109,8 @@ def test_outputs_that_are_as_they_were_written_are_not_damaged(store: Store) -> 
     ("text", "words"),
     [
         (None, "is missing"),
-        ("", "has 0 bytes instead of 11"),
-        ("mask.nii.gX", "was changed"),
+        ("", "has 0 bytes instead of 18"),
+        ("all of lesion_masX", "was changed"),
     ],
 )
 def test_an_output_that_is_not_as_it_was_written_is_told(
@@ -118,8 +118,8 @@ def test_an_output_that_is_not_as_it_was_written_is_told(
 ) -> None:
     entry = provenance.read(store, VISIT)
     assert entry is not None
-    name = f"{VISIT.folder}/anat/{VISIT.name}_mask.nii.gz"
-    path = store.root / name
+    path = store.path("lesion_mask", VISIT)
+    name = path.relative_to(store.root).as_posix()
     times = path.stat()
     path.unlink()
     if text is not None:

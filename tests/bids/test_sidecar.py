@@ -11,7 +11,14 @@ import pytest
 
 from bids_lesion_xai import __version__
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, SALIENCY_UNITS
-from bids_lesion_xai.bids.sidecar import dataset_description, generator, sidecar, to_json
+from bids_lesion_xai.bids.sidecar import (
+    dataset_description,
+    generator,
+    require_own,
+    sidecar,
+    to_json,
+)
+from bids_lesion_xai.errors import OutputError
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +155,33 @@ def test_other_versions_of_earlier_runs_stay_named(tmp_path: Path) -> None:
 def test_a_link_tells_no_path_of_the_machine(raw: str, output: str, link: str) -> None:
     content = dataset_description(Path(raw), Path(output), {"masks": Path(raw)})
     assert content["DatasetLinks"] == {"raw": link, "masks": link}
+
+
+@pytest.mark.parametrize(
+    ("description", "words"),
+    [
+        ({"Name": "raw", "BIDSVersion": "1.10.0"}, "not made by this software"),
+        ({"Name": "x", "GeneratedBy": [{"Name": "fMRIPrep"}, {"Name": "y"}]}, "by fMRIPrep, y"),
+        ({"Name": "x", "GeneratedBy": "bids_lesion_xai"}, "not made by this software"),
+    ],
+    ids=["raw", "others", "odd"],
+)
+def test_the_dataset_of_others_is_no_output_folder(
+    tmp_path: Path, description: dict[str, Any], words: str
+) -> None:
+    path = tmp_path / "dataset_description.json"
+    path.write_text(to_json(description), encoding="utf-8")
+    with pytest.raises(OutputError, match=f"{tmp_path} is a dataset that was .*{words}"):
+        require_own(tmp_path)
+    path.write_text(to_json({**description, "GeneratedBy": [generator()]}), encoding="utf-8")
+    require_own(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "{}", "[]"])
+def test_an_output_folder_that_says_nothing_is_taken(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "dataset_description.json").write_text(content, encoding="utf-8")
+    require_own(tmp_path)
 
 
 def test_json_is_the_same_for_the_same_content_and_readable() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bids_lesion_xai.bids.derivatives import DERIVATIVES, Level
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, LESION_LEVELS, Level
 from bids_lesion_xai.bids.store import LAST_KEY, Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import OutputError
@@ -38,7 +38,7 @@ def facts_of(key: str) -> dict[str, Any]:
 def publish_all(store: Store, source: Path, visit: Visit) -> None:
     for key, row in DERIVATIVES.items():
         if row.level is not Level.GROUP:
-            lesion = "L001" if row.level in (Level.LESION, Level.LESION_FIGURE) else None
+            lesion = "L001" if row.level in LESION_LEVELS else None
             store.publish(key, source, facts_of(key), visit=visit, lesion=lesion)
 
 
@@ -130,6 +130,51 @@ def test_clearing_removes_all_of_a_visit_and_nothing_else(
     assert files(store) == expected
 
 
+def test_clearing_leaves_what_others_put_beside(store: Store, source: Path) -> None:
+    publish_all(store, source, VISIT)
+    anat = store.root / VISIT.folder / "anat"
+    foreign = [
+        anat / f"{VISIT.name}_hemi-L_white.surf.gii",
+        anat / f"{VISIT.name}_space-T1w_label-L_desc-manual_mask.nii.gz",
+        store.path("overview_figure", VISIT).with_name(f"{VISIT.name}_desc-summary_T1w.html"),
+        store.root / f"{VISIT.name}.html.bak",
+    ]
+    for path in foreign:
+        path.write_text("")
+    assert not set(foreign) & set(store.outputs(VISIT))
+    store.clear(VISIT)
+    assert files(store) == {path.relative_to(store.root) for path in foreign}
+
+
+def test_clearing_removes_what_another_version_wrote_under_another_name(store: Store) -> None:
+    former = store.path(LAST_KEY, VISIT).with_name(f"{VISIT.name}_desc-former_mask.nii.gz")
+    elsewhere = [
+        store.path(LAST_KEY, OTHERS[0]),
+        former.with_name("notes.txt"),
+        store.root.parent / f"{VISIT.name}.html",
+    ]
+    for path in (former, *elsewhere):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    names = [f"../{elsewhere[2].name}", *(one.relative_to(store.root) for one in elsewhere[:2])]
+    listed = [former.relative_to(store.root), *names]
+    mark = {"Outputs": {str(name): {} for name in listed}}
+    store.write_text(store.path(LAST_KEY, VISIT).relative_to(store.root), json.dumps(mark))
+    store.clear(VISIT)
+    assert not former.exists()
+    assert all(path.exists() for path in elsewhere)
+
+
+@pytest.mark.parametrize("mark", ["", "[]", "{}", '{"Outputs": 1}', '{"Outputs": [1]}'])
+def test_clearing_a_visit_with_an_odd_mark_removes_it_all_the_same(
+    store: Store, source: Path, mark: str
+) -> None:
+    publish_all(store, source, VISIT)
+    store.write_text(store.path(LAST_KEY, VISIT).relative_to(store.root), mark)
+    store.clear(VISIT)
+    assert files(store) == set()
+
+
 def test_clearing_a_visit_that_is_not_there_does_nothing(store: Store, source: Path) -> None:
     store.clear(VISIT)
     publish_all(store, source, VISIT)
@@ -206,7 +251,7 @@ def test_a_reader_finds_the_method_of_each_visit_by_itself(
         writer = Store(store.root, method)
         for key, row in DERIVATIVES.items():
             if row.level is not Level.GROUP:
-                lesion = "L001" if row.level in (Level.LESION, Level.LESION_FIGURE) else None
+                lesion = "L001" if row.level in LESION_LEVELS else None
                 assert store.path(key, one, lesion) == writer.path(key, one, lesion)
                 assert store.path(key, one, lesion).is_file()
         assert f"desc-{method}_" in store.path("saliency_table", one).name
