@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bids_lesion_xai.cli.user import name_the_user
+from bids_lesion_xai.cli.user import complete_user
 from bids_lesion_xai.errors import (
     INPUT_OUTPUT_ERROR,
     INTERRUPTED,
@@ -63,7 +63,7 @@ def run_command(
 ) -> int:
     """Parse `argv`, run, tell progress and errors on standard error, return the exit code."""
     options = parser.parse_args(argv)
-    name_the_user()
+    complete_user()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("bidsschematools").setLevel(logging.WARNING)
     try:

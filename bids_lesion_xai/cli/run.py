@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bids_lesion_xai.bids.sidecar import require_own
 from bids_lesion_xai.cli.parser import parse
 from bids_lesion_xai.cli.screen import Screen
-from bids_lesion_xai.cli.user import name_the_user
+from bids_lesion_xai.cli.user import complete_user
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.errors import (
     INPUT_OUTPUT_ERROR,
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` and return the exit code (see `bids_lesion_xai.errors`)."""
     config, screen = parse(argv), Screen()
     _configure_logging(config.verbosity, screen)
-    name_the_user()
+    complete_user()
     signal.signal(signal.SIGTERM, _terminate)
     for warning in config.warnings:
         log.warning("%s", warning)

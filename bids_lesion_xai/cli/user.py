@@ -5,11 +5,23 @@ from __future__ import annotations
 
 import getpass
 import os
+from pathlib import Path
 
 
-def name_the_user() -> None:
-    """Give a user id without a name one: monai asks for the user's name when it is imported."""
+def complete_user() -> None:
+    """Give the user a name and a home folder, where the machine has none.
+
+    monai asks for the name, and pybids looks for its settings in the home folder, when they are
+    imported.
+    """
     try:
         getpass.getuser()
     except (KeyError, OSError):
         os.environ["LOGNAME"] = f"uid{os.getuid()}"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = None
+    if home is None or not os.access(home, os.R_OK | os.X_OK):
+        # As docker has it; nobody else can have put settings there.
+        os.environ["HOME"] = "/"
