@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from bids_lesion_xai.bids.content import absence
-from bids_lesion_xai.bids.images import NIFTI, NamedFile, list_participant
+from bids_lesion_xai.bids.images import NIFTI, NamedFile, list_participant, take_apart
 from bids_lesion_xai.bids.inheritance import read_object
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import DataError, NotFoundError
@@ -17,6 +18,8 @@ LESION_LABELS = ("lesion", "L")
 _SHOWN = 3
 # The spaces that masks are taken in; the preferred ones first.
 _RANK = {"": 0, "T1w": 0, "orig": 0, "FLAIR": 1}
+# What masks of other images of the same session have otherwise.
+_TELL_APART = ("acq", "run")
 # Folders of what is not anatomy: their masks and maps are called alike, but have other voxels.
 _OTHER_DATATYPES = (
     *("beh", "dwi", "eeg", "fmap", "func", "ieeg", "meg", "micr", "motion", "mrs", "nirs"),
@@ -113,12 +116,20 @@ class Source:
 
 
 def find_companions(
-    source: Source, visits: Sequence[Visit], kind: Kind
+    source: Source, images: Mapping[Visit, tuple[Path, Path]], kind: Kind
 ) -> tuple[dict[Visit, Companion], dict[Visit, str]]:
     """Return the file of each visit that has one in a derivative dataset, or why it has none.
 
-    It is of the very session of the visit. Of several, those in T1w space are preferred, then
-    those in FLAIR space, then the first name.
+    It is of the very session of the visit, and of no run or acquisition that none of its images
+    is of. Of several, those are preferred whose name is most like that of an image, then those in
+    T1w space, then those in FLAIR space, then the first name.
+
+    Parameters
+    ----------
+    source : Source
+    images : mapping
+        FLAIR and T1w of each visit, as they are called in the raw dataset.
+    kind : Kind
 
     Raises
     ------
@@ -130,22 +141,25 @@ def find_companions(
         raise NotFoundError(message)
     listings = {
         label: list_participant(source.root, label)
-        for label in dict.fromkeys(visit.participant for visit in visits)
+        for label in dict.fromkeys(visit.participant for visit in images)
     }
     found, missing = {}, {}
-    for visit in visits:
+    for visit, paths in images.items():
+        flair, t1w = (_entities(path) for path in paths)
+        own = [t1w] if kind.only_t1w else [flair, t1w]
         files = [
             file
             for file in listings[visit.participant].images
             if Visit(file.entities.get("sub", ""), file.entities.get("ses", "")) == visit
             and kind.fits(file)
         ]
-        files.sort(key=lambda file: (_RANK.get(_space(file), len(_RANK)), file.name))
-        problems = {file: absence(file.path, source.root) for file in files}
+        files.sort(key=partial(_preference, images=own))
+        problems = {
+            file: _contradiction(file, own) or "; ".join(absence(file.path, source.root) or ())
+            for file in files
+        }
         usable = [file for file, problem in problems.items() if not problem]
-        unusable = [
-            f"{file.name} ({'; '.join(problem)})" for file, problem in problems.items() if problem
-        ]
+        unusable = [f"{file.name} ({problem})" for file, problem in problems.items() if problem]
         if usable:
             first, *others = usable
             uri = f"bids:{source.link}:{first.path.relative_to(source.root).as_posix()}"
@@ -159,6 +173,27 @@ def find_companions(
                 like = ", ".join(kind.names_like(listings[visit.participant].images))
                 missing[visit] += f"; of another session or space: {like}"
     return found, missing
+
+
+def _contradiction(file: NamedFile, images: Sequence[Mapping[str, str]]) -> str:
+    """Return what says that a file is of none of some images, or nothing."""
+    own = file.entities
+    against = [
+        [
+            f"{key}-{own[key]}"
+            for key in _TELL_APART
+            if key in own and image.get(key, own[key]) != own[key]
+        ]
+        for image in images
+    ]
+    return f"of another image by its {' and '.join(against[0])}" if all(against) else ""
+
+
+def _preference(file: NamedFile, images: Sequence[Mapping[str, str]]) -> tuple[int, int, str]:
+    """Return what is smaller for a file that is taken before others."""
+    own = file.entities
+    distance = min(sum(own.get(key) != image.get(key) for key in _TELL_APART) for image in images)
+    return distance, _RANK.get(_space(file), len(_RANK)), file.name
 
 
 def require_any(
@@ -184,6 +219,11 @@ def require_any(
         for why in list(missing.values())[:1]:
             message += f" E.g. there is {why}."
         raise DataError(message)
+
+
+def _entities(path: Path) -> Mapping[str, str]:
+    file = take_apart(path)
+    return file.entities if file else {}
 
 
 def _space(file: NamedFile) -> str:

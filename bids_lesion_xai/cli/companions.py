@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from bids_lesion_xai.bids.companions import (
@@ -23,6 +24,9 @@ from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.config import RunConfig
 
 log = logging.getLogger(__name__)
+
+# FLAIR and T1w of each visit.
+_Images = Mapping[Visit, tuple[Path, Path]]
 
 # By field of `VisitInputs`.
 WORDS = {
@@ -43,13 +47,13 @@ def with_companions(
     NotFoundError, DataError
         A dataset that was named is not there, or has nothing of any visit.
     """
-    names = [inputs.visit for inputs in visits]
+    images = {inputs.visit: (inputs.flair, inputs.t1w) for inputs in visits}
     found: dict[str, dict[Visit, Companion]] = {
-        "reference": _of_option("reference-masks", LESION_MASK, names, config)[0],
-        "tissues": _of_option("tissue-maps", TISSUE_MAP, names, config)[0],
-        **_reused(names, config),
+        "reference": _of_option("reference-masks", LESION_MASK, images, config)[0],
+        "tissues": _of_option("tissue-maps", TISSUE_MAP, images, config)[0],
+        **_reused(images, config),
     }
-    lesions, missing = _of_option("existing-lesion-mask", LESION_MASK, names, config)
+    lesions, missing = _of_option("existing-lesion-mask", LESION_MASK, images, config)
     found["lesions"] |= lesions
     for field, companions in found.items():
         _tell(WORDS[field], companions)
@@ -68,13 +72,13 @@ def _joined(inputs: VisitInputs, found: Mapping[str, Mapping[Visit, Companion]])
 
 
 def _of_option(
-    link: str, kind: Kind, visits: Sequence[Visit], config: RunConfig
+    link: str, kind: Kind, images: _Images, config: RunConfig
 ) -> tuple[dict[Visit, Companion], dict[Visit, str]]:
     """Return what the dataset of an option has; the option is called like its dataset in URIs."""
     if link not in config.links:
         return {}, {}
     source = Source(f"--{link}", config.links[link], link)
-    found, missing = find_companions(source, visits, kind)
+    found, missing = find_companions(source, images, kind)
     require_any(found, missing, source, kind)
     if link != "existing-lesion-mask":
         for why in missing.values():
@@ -82,14 +86,14 @@ def _of_option(
     return found, missing
 
 
-def _reused(visits: Sequence[Visit], config: RunConfig) -> dict[str, dict[Visit, Companion]]:
+def _reused(images: _Images, config: RunConfig) -> dict[str, dict[Visit, Companion]]:
     """Return what is taken of ``--derivatives``; of several datasets, of the one named first."""
     reused: dict[str, dict[Visit, Companion]] = {"brain": {}, "lesions": {}}
     for name, path in config.derivatives:
         source = Source("--derivatives", path, name)
         of_dataset: dict[Visit, Companion] = {}
         for field, kind in (("brain", BRAIN_MASK), ("lesions", LESION_MASK)):
-            found, missing = find_companions(source, visits, kind)
+            found, missing = find_companions(source, images, kind)
             reused[field] = found | reused[field]
             of_dataset |= found
         require_any(of_dataset, missing, source, BRAIN_MASK, LESION_MASK)

@@ -90,6 +90,8 @@ def _lines(inputs: VisitInputs, why: Sequence[str], one: Estimate) -> Iterator[s
         yield f"  {name:<14} {path.relative_to(inputs.bids_dir).as_posix()}"
     for field, companion in inputs.companions.items():
         yield f"  {WORDS[field]:<14} {companion.path.name}"
+        for other in companion.others:
+            yield f"  not taken      {other}"
     for rejection in inputs.rejected:
         yield f"  not taken      {rejection}"
     for note in inputs.notes:

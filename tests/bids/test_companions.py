@@ -39,8 +39,16 @@ def add_all(source: Source, *names: str) -> list[Path]:
     return paths
 
 
+def images_of(*visits: Visit, entities: str = "") -> dict[Visit, tuple[Path, Path]]:
+    """Return FLAIR and T1w of visits, whose names have some more entities."""
+    return {
+        one: (Path(f"{one.name}{entities}_FLAIR.nii.gz"), Path(f"{one.name}{entities}_T1w.nii.gz"))
+        for one in visits
+    }
+
+
 def find(source: Source, *visits: Visit, kind: Kind = LESION_MASK) -> dict[Visit, Companion]:
-    return find_companions(source, visits, kind)[0]
+    return find_companions(source, images_of(*visits), kind)[0]
 
 
 def names(found: dict[Visit, Companion]) -> dict[Visit, str]:
@@ -50,7 +58,7 @@ def names(found: dict[Visit, Companion]) -> dict[Visit, str]:
 def test_the_mask_of_a_visit_is_that_of_its_own_session(source: Source) -> None:
     add_all(source, "sub-01_ses-A_label-lesion_mask", "sub-01_label-L_mask", "sub-02_label-L_mask")
     visits = [Visit("01"), Visit("01", "A"), Visit("01", "B"), Visit("02"), Visit("03")]
-    found, missing = find_companions(source, visits, LESION_MASK)
+    found, missing = find_companions(source, images_of(*visits), LESION_MASK)
     assert names(found) == {
         Visit("01"): "sub-01_label-L_mask",
         Visit("01", "A"): "sub-01_ses-A_label-lesion_mask",
@@ -83,7 +91,7 @@ def test_a_file_whose_content_is_not_here_is_named_and_another_is_taken(source: 
     (other,) = mask.others
     assert "datalad get sub-01/anat/sub-01_label-L_mask.nii.gz" in other
     second.write_text("")
-    found, missing = find_companions(source, [Visit("01")], LESION_MASK)
+    found, missing = find_companions(source, images_of(Visit("01")), LESION_MASK)
     assert found == {}
     assert "datalad get" in missing[Visit("01")]
     assert "(empty file; copy it anew)" in missing[Visit("01")]
@@ -127,17 +135,62 @@ def test_a_dataset_without_any_is_refused(source: Source) -> None:
     source.root.mkdir()
     message = "--existing-lesion-mask .*: no label-lesion_mask or label-L_mask belongs to any"
     with pytest.raises(DataError, match=message):
-        require_any(*find_companions(source, [Visit("01")], LESION_MASK), source, LESION_MASK)
+        require_any(
+            *find_companions(source, images_of(Visit("01")), LESION_MASK), source, LESION_MASK
+        )
 
 
 def test_masks_of_another_session_or_space_are_named_where_there_is_none(source: Source) -> None:
     add_all(source, "sub-01_ses-1_label-L_mask", "sub-01_space-FLAIR_desc-brain_mask")
-    _, missing = find_companions(source, [Visit("01", "2")], LESION_MASK)
+    _, missing = find_companions(source, images_of(Visit("01", "2")), LESION_MASK)
     assert missing[Visit("01", "2")].endswith(
         "; of another session or space: sub-01_ses-1_label-L_mask.nii.gz"
     )
-    _, missing = find_companions(source, [Visit("01")], BRAIN_MASK)
+    _, missing = find_companions(source, images_of(Visit("01")), BRAIN_MASK)
     assert missing[Visit("01")].endswith("sub-01_space-FLAIR_desc-brain_mask.nii.gz")
+
+
+@pytest.mark.parametrize("kind", [LESION_MASK, BRAIN_MASK], ids=["lesions", "brain"])
+@pytest.mark.parametrize("own", ["run-2", "run-02", "acq-3D", "acq-3D_run-2"])
+def test_files_of_another_run_or_acquisition_are_not_taken(
+    own: str, kind: Kind, source: Source
+) -> None:
+    end = "label-L_mask" if kind is LESION_MASK else "desc-brain_mask"
+    other = own.replace("3D", "2D").replace("2", "1")
+    (wrong,) = add_all(source, f"sub-01_{other}_{end}")
+    images = images_of(Visit("01"), entities=f"_{own}")
+    found, missing = find_companions(source, images, kind)
+    assert found == {}
+    (words,) = missing.values()
+    assert f"{wrong.name} (of another image by its " in words
+    (right,) = add_all(source, f"sub-01_{own}_{end}")
+    (mask,) = find_companions(source, images, kind)[0].values()
+    assert mask.path == right
+    assert mask.others[0].startswith(wrong.name)
+
+
+def test_a_mask_that_says_less_than_its_image_is_taken_after_one_that_says_as_much(
+    source: Source,
+) -> None:
+    (plain,) = add_all(source, "sub-01_label-L_mask")
+    images = images_of(Visit("01"), entities="_acq-3D_run-2")
+    (mask,) = find_companions(source, images, LESION_MASK)[0].values()
+    assert mask.path == plain
+    (own,) = add_all(source, "sub-01_run-2_space-FLAIR_label-L_mask")
+    (mask,) = find_companions(source, images, LESION_MASK)[0].values()
+    assert (mask.path, mask.others) == (own, (plain.name,))
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_taken"), [(LESION_MASK, True), (BRAIN_MASK, False)], ids=["lesions", "brain"]
+)
+def test_a_lesion_mask_is_of_either_image_and_a_brain_mask_of_t1w(
+    kind: Kind, is_taken: bool, source: Source
+) -> None:
+    add_all(source, "sub-01_acq-flair_label-L_mask", "sub-01_acq-flair_desc-brain_mask")
+    names = ("sub-01_acq-flair_FLAIR.nii.gz", "sub-01_acq-mprage_T1w.nii.gz")
+    images = {Visit("01"): (Path(names[0]), Path(names[1]))}
+    assert bool(find_companions(source, images, kind)[0]) is is_taken
 
 
 @pytest.mark.parametrize(
