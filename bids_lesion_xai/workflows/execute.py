@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -46,6 +46,7 @@ _NEXT_TO_NO_BYTES = 2**20
 _FULL_DISK = "No space left on device"
 _NO_SPACE = "no space is left for the work folder or the output folder; see --work-dir"
 _STALE = " (the results of an earlier run stay)"
+_CLEAN = " (if what a former run left in the work folder is damaged, --clean-workdir helps)"
 # What a traceback says of an exception of this package, up to an empty line, or of any other.
 _OWN_ERROR = re.compile(
     r"^\s*bids_lesion_xai\.errors\.\w+: (.+?)\s*(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL
@@ -65,12 +66,18 @@ class Failure:
         What nipype wrote about the crash, or empty.
     out_of_memory : bool
         Whether it was for want of memory.
+    damaged_work : bool
+        Whether it may be for what a former run left of it in the work folder.
+    own : bool
+        Whether a step of the visit failed; otherwise the run of all visits ended before.
     """
 
     visit: Visit
     reason: str
     log: str
     out_of_memory: bool = False
+    damaged_work: bool = False
+    own: bool = True
 
 
 def run_visits(
@@ -78,8 +85,9 @@ def run_visits(
 ) -> list[Failure]:
     """Process every visit, and return the failures; the others are in the output folder.
 
-    Visits for which memory did not suffice are processed once more, one step at a time, and, where
-    it was the memory of a GPU, on the CPU.
+    Visits that may have failed for what a former run left in the work folder are processed once
+    more from the start; those for which memory did not suffice, one step at a time, and, where it
+    was the memory of a GPU, on the CPU. A scheduler runs every visit once.
 
     Parameters
     ----------
@@ -97,17 +105,50 @@ def run_visits(
     if config.write_graph:
         _write_graph(store, visits, config, bundle)
     failures = _run_once(visits, config, bundle, seconds)
+    if config.plugin.name in SCHEDULERS:
+        return failures
+    if not config.stop_on_first_crash:
+        failures = _run_from_the_start(failures, visits, config, bundle, seconds)
     starved = {failure.visit for failure in failures if failure.out_of_memory}
-    if not starved or config.plugin.name in SCHEDULERS or _is_least(config):
+    if not starved or _is_least(config):
         return failures
     least = replace(config, device="cpu", low_memory=True, memory_gb=LEAST_EXPLAIN_MEMORY_GB)
     log.warning(
         "memory did not suffice for %s; once more, one step at a time%s",
-        ", ".join(sorted(visit.name for visit in starved)),
+        _named(starved),
         "" if config.device == "cpu" else ", on the CPU",
     )
-    again = _run_once([one for one in visits if one.visit in starved], least, bundle, seconds)
-    return [failure for failure in failures if failure.visit not in starved] + again
+    again = [one for one in visits if one.visit in starved]
+    kept = [failure for failure in failures if failure.visit not in starved]
+    return kept + _run_once(again, least, bundle, seconds)
+
+
+def _run_from_the_start(
+    failures: list[Failure],
+    visits: Sequence[VisitInputs],
+    config: RunConfig,
+    bundle: Bundle,
+    seconds: dict[str, float],
+) -> list[Failure]:
+    """Repeat visits whose former work may be damaged, without it, and those that it stopped."""
+    cleaned: set[Visit] = set()
+    while damaged := {one.visit for one in failures if one.damaged_work} - cleaned:
+        log.warning(
+            "%s: failed, maybe for what a former run left in the work folder; once more, from the "
+            "start",
+            _named(damaged),
+        )
+        _clean([one for one in visits if one.visit in damaged], config)
+        cleaned |= damaged
+        again = damaged | {failure.visit for failure in failures if not failure.own}
+        failures = [failure for failure in failures if failure.visit not in again]
+        some = [one for one in visits if one.visit in again]
+        failures += _run_once(some, config, bundle, seconds)
+    return failures
+
+
+def _named(visits: Iterable[Visit]) -> str:
+    return ", ".join(sorted(visit.name for visit in visits))
 
 
 def _is_least(config: RunConfig) -> bool:
@@ -117,10 +158,15 @@ def _is_least(config: RunConfig) -> bool:
 def _clean(visits: Sequence[VisitInputs], config: RunConfig) -> None:
     """Remove what former runs left of these visits in the work folder."""
     for inputs in visits:
-        folder = work_folder(config) / RUN_NAME / workflow_name(inputs.visit.name)
+        folder = _work_on(inputs.visit, config)
         if folder.is_dir():
             log.info("%s: removed what former runs left in %s", inputs.visit.name, folder)
             shutil.rmtree(folder)
+
+
+def _work_on(visit: Visit, config: RunConfig) -> Path:
+    """Return where the results of the steps of a visit lie."""
+    return work_folder(config) / RUN_NAME / workflow_name(visit.name)
 
 
 def _write_graph(
@@ -146,6 +192,7 @@ def _run_once(
     store = Store(config.output_dir)
     before = {inputs.visit: store.completed_ns(inputs.visit) for inputs in visits}
     names = {workflow_name(inputs.visit.name): inputs.visit.name for inputs in visits}
+    resumed = {visit for visit in before if _work_on(visit, config).is_dir()}
     problem = ""
     lost: dict[Visit, str] = {}
     try:
@@ -155,6 +202,17 @@ def _run_once(
         problem = format_exc()
         log.debug("nipype: %s", problem)
     crashes = _read_crashes(crash_dir, names)
+    shutil.rmtree(crash_dir, ignore_errors=True)
+    doubtful = {
+        visit
+        for visit in resumed
+        if (
+            _may_be_damage(*crashes[visit.name], _work_on(visit, config))
+            if visit.name in crashes
+            # nipype itself reads what a step has left, and stops all visits if that fails.
+            else str(_work_on(visit, config)) in problem
+        )
+    }
     crashes |= {visit.name: (_reason(text), text) for visit, text in lost.items()}
     silent = (_NO_RESULT, "") if crashes else (_reason(problem), problem)
     if crashes and config.stop_on_first_crash:
@@ -167,10 +225,12 @@ def _run_once(
             if reason == _NO_RESULT and _is_full(config.work_dir, config.output_dir):
                 # There was no space for the crash log either.
                 reason = _NO_SPACE
-            stale = completed is not None and completed == completed_before
-            failures.append(
-                Failure(visit, reason + _STALE if stale else reason, text, _is_starved(text))
-            )
+            if completed is not None and completed == completed_before:
+                reason += _STALE
+            if visit in doubtful and config.plugin.name in SCHEDULERS:
+                reason += _CLEAN
+            marks = (_is_starved(text), visit in doubtful, visit.name in crashes)
+            failures.append(Failure(visit, reason, text, *marks))
     return failures
 
 
@@ -272,6 +332,17 @@ def _read_crashes(crash_dir: Path, names: Mapping[str, str]) -> dict[str, tuple[
 def _is_starved(text: str) -> bool:
     """Tell whether a crash was for want of memory."""
     return _STARVED.search(text) is not None
+
+
+def _may_be_damage(reason: str, text: str, folder: Path) -> bool:
+    """Tell whether a crash may be for a file in the work folder that is not as it was written.
+
+    Errors of this package speak of such a file by its name; others may have any cause but a lack
+    of memory or space.
+    """
+    if _OWN_ERROR.search(text):
+        return any(path.name in reason for path in folder.rglob("*.*") if path.is_file())
+    return not _is_starved(text) and _FULL_DISK not in text
 
 
 def _reason(text: str) -> str:
