@@ -50,6 +50,8 @@ class Database:
         The file is no index of pybids, or that of another dataset.
     OutputError
         There is none, and it cannot be written.
+    DataError
+        Nor can one be made: a folder of the dataset is closed, or a name is no UTF-8.
     """
 
     def __init__(self, bids_dir: Path, folder: Path, wipe: bool = False) -> None:
@@ -147,6 +149,13 @@ class Database:
             )
             raise DataError(message) from error
         except OSError as error:
+            place = Path(os.fsdecode(error.filename or folder))
+            if self._root in (place, *place.parents):
+                message = (
+                    f"--bids-database-dir: pybids makes no index, for {place} cannot be looked "
+                    f"into ({error.strerror}). Change its rights, or leave the index out."
+                )
+                raise DataError(message) from error
             message = f"--bids-database-dir {folder} cannot be written ({error.strerror})."
             raise OutputError(message) from error
 

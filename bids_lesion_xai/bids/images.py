@@ -14,6 +14,8 @@ NIFTI = (".nii.gz", ".nii")
 # Entities whose value is a number: run-1 and run-01 are the same run.
 NUMBERED = frozenset({"run", "echo", "flip", "inv", "chunk"})
 LABEL = re.compile(r"[0-9A-Za-z+]+")
+# What folders of participants are called, and those below that are looked into.
+_FOLDER = re.compile(r"(sub|ses)-[^_.]+|anat")
 # Folders that are one recording of another modality.
 _RECORDINGS = (".ds", ".zarr", ".mefd")
 
@@ -160,7 +162,7 @@ def _walk(folder: str, seen: set[str], paths: list[str], closed: dict[str, str])
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
-        closed[folder] = error.strerror or str(error)
+        closed[folder] = _why_closed(Path(folder), error)
         return
     for entry in entries:
         if entry.name.startswith("."):
@@ -177,8 +179,16 @@ def _walk(folder: str, seen: set[str], paths: list[str], closed: dict[str, str])
             _walk(entry.path, seen, paths, closed)
 
 
+def _why_closed(folder: Path, error: OSError) -> str:
+    if folder.is_symlink() and not folder.exists():
+        return f"a link to {folder.readlink().name}, which is not there; bind its folder"
+    return error.strerror or str(error)
+
+
 def _is_dir(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a folder, or a link to one that is not there, by its name."""
     try:
-        return entry.is_dir()
+        called_like_one = entry.is_symlink() and _FOLDER.fullmatch(entry.name) is not None
+        return entry.is_dir() or (called_like_one and not Path(entry.path).exists())
     except OSError:
         return False

@@ -72,9 +72,12 @@ class Store:
         return DEFAULT_METHOD
 
     def completed_ns(self, visit: Visit) -> int | None:
-        """Return the time at which a visit was completed; None if it is not complete."""
+        """Return the time at which a visit was completed; None if it is not complete.
+
+        A link counts, whatever it leads to: a version control system may have moved the content.
+        """
         try:
-            return self.path(LAST_KEY, visit).stat().st_mtime_ns
+            return self.path(LAST_KEY, visit).lstat().st_mtime_ns
         except OSError:
             return None
 

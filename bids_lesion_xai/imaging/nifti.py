@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -202,15 +203,21 @@ class Sampling(NamedTuple):
 
 
 def read_sampling(path: Path) -> Sampling | None:
-    """Return how an image is sampled by its header, None if it is not readable."""
+    """Return how an image is sampled, None if it is not readable.
+
+    The edges are those that `load` gives it; of what `load` refuses, those of its pixdim.
+    """
     try:
         image = nb.load(path)
         if not isinstance(image, nb.Nifti1Pair):
             return None
-        x, y, z, *_ = (round(float(edge), 3) for edge in (*image.header.get_zooms(), 0, 0, 0))
-        return Sampling((x, y, z), prod(image.shape[3:]))
+        edges, n_volumes = image.header.get_zooms(), prod(image.shape[3:])
+        with suppress(DataError):
+            edges = np.linalg.norm(_open_in_place(path)[2].affine[:3, :3], axis=0)
     except _UNREADABLE:
         return None
+    x, y, z, *_ = (round(float(edge), 3) for edge in (*edges, 0, 0, 0))
+    return Sampling((x, y, z), n_volumes)
 
 
 def save(path: Path, values: NDArray[Any], grid: Grid) -> Path:

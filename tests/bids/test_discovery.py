@@ -301,6 +301,28 @@ def test_contrast_agent_parts_and_derived_images_are_never_taken(
     assert str(line).startswith(f"sub-{other}_{entity}_{suffix}.nii.gz ({reason}")
 
 
+@pytest.mark.parametrize(
+    ("link", "visit"),
+    [("sub-02", "sub-02"), ("sub-01/ses-2", "sub-01_ses-2"), ("sub-03/anat", "sub-03")],
+)
+def test_a_link_to_a_folder_that_is_not_there_is_told(root: Path, link: str, visit: str) -> None:
+    add_all(root, *pair("sub-01_ses-1"))
+    (root / link).parent.mkdir(exist_ok=True)
+    (root / link).symlink_to("/data/jane/folder")
+    assert found(root) == [pair("sub-01_ses-1")]
+    assert f"{link} (a link to folder, which is not there" in skipped(root)[visit]
+    assert "jane" not in skipped(root)[visit]
+    assert find_visits(root, [visit.partition("_")[0][4:]], ())[1]
+
+
+def test_other_links_that_lead_nowhere_do_not_matter(root: Path) -> None:
+    add_all(root, *pair("sub-01"))
+    for name in ("dwi", "sub-01_scans.tsv", "sub-01_acq-x_FLAIR.json"):
+        (root / "sub-01" / name).symlink_to("/data/jane/there")
+    assert found(root) == [pair("sub-01")]
+    assert skipped(root) == {}
+
+
 @pytest.mark.parametrize("target", ["/data/jane/scan.nii.gz", "../../../../jane/scan.nii.gz"])
 def test_where_a_broken_link_leads_names_no_folder_of_the_machine(root: Path, target: str) -> None:
     add(root, "sub-01_T1w")
@@ -609,7 +631,6 @@ def test_odd_files_do_not_matter(root: Path, description: bytes | None) -> None:
     }
     for name, content in odd.items():
         (root / name).write_bytes(content)
-    (root / "sub-03").symlink_to("not-there")
     if description is not None:
         (root / "dataset_description.json").write_bytes(description)
     assert (found(root), skipped(root)) == ([BOTH], {})

@@ -175,6 +175,26 @@ def test_the_same_voxels_in_another_wrapping_are_the_same_image(tmp_path: Path, 
     assert grid.same_as(Grid((6, 5, 4), AFFINE))
 
 
+@pytest.mark.parametrize(("unit", "scale"), [("mm", 1), ("meter", 1e-3), ("micron", 1e3)], ids=str)
+def test_an_image_is_sampled_as_it_is_placed(unit: str, scale: float, tmp_path: Path) -> None:
+    affine = np.diag([1.5 * scale, 2 * scale, 3 * scale, 1])
+    image = nb.Nifti1Image(np.zeros((200, 150, 60), np.int16), affine)
+    image.header.set_xyzt_units(unit)
+    nb.save(image, tmp_path / "image.nii")
+    sampling = nifti.read_sampling(tmp_path / "image.nii")
+    assert sampling is not None
+    np.testing.assert_allclose(sampling.voxel_mm, (1.5, 2, 3), rtol=1e-3)
+
+
+def test_of_affine_and_pixdim_that_differ_the_affine_tells_the_sampling(tmp_path: Path) -> None:
+    image = nb.Nifti1Image(VALUES, None)
+    image.set_sform(np.diag([2, 3, 4, 1]), code=1)
+    image.header["pixdim"][1:4] = 1
+    nb.save(image, tmp_path / "image.nii")
+    assert nifti.load(tmp_path / "image.nii")[1].same_as(Grid((6, 5, 4), np.diag([2, 3, 4, 1.0])))
+    assert nifti.read_sampling(tmp_path / "image.nii") == ((2, 3, 4), 1)
+
+
 def test_how_an_image_is_sampled_comes_from_the_header(tmp_path: Path) -> None:
     (tmp_path / "image.nii.gz").write_bytes(image_of(VALUES))
     (tmp_path / "broken.nii.gz").write_bytes(b"no image")
