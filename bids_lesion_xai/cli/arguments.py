@@ -110,7 +110,11 @@ def named_folder(text: str) -> tuple[str, Path]:
     """Return name and path of a dataset, of ``NAME=PATH`` or ``PATH``; for argparse."""
     name, equals, path = text.partition("=")
     if not equals or "/" in name:
-        name, path = Path(text).resolve().name, text
+        try:
+            name, path = Path(text).resolve().name, text
+        except (OSError, RuntimeError) as error:
+            message = f"{text}: {error}"
+            raise argparse.ArgumentTypeError(message) from error
     if not _NAME.fullmatch(name) or not path:
         message = f"{text}: NAME=PATH is expected, with a name of letters, digits, -, _ and dots"
         raise argparse.ArgumentTypeError(message)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -33,12 +32,17 @@ from bids_lesion_xai.cli.plugin import read_plugin
 from bids_lesion_xai.cli.replay import read_arguments, to_toml
 from bids_lesion_xai.cli.resources import cores
 from bids_lesion_xai.cli.resources import memory_gb as machine_memory_gb
+from bids_lesion_xai.cli.user import WORK_FOLDER
 from bids_lesion_xai.config import LEAST_EXPLAIN_MEMORY_GB, SCHEDULERS, Plugin, RunConfig
 from bids_lesion_xai.conventions import EXPERIMENTS
 from bids_lesion_xai.errors import UsageError
 
 # In the order in which they run: the group level reads what the participant level writes.
 _LEVELS = ("participant", "group")
+_PATHS = (
+    *("reference_masks", "tissue_maps", "existing_lesion_mask", "model", "bids_filter_file"),
+    *("bids_database_dir", "dry_run_table"),
+)
 _MEMORY_PART = 0.9
 _LEAST_MEMORY_GB = 0.5
 _MOST_OMP_THREADS = 8
@@ -62,6 +66,16 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         super().error(self.source + message)
+
+    def resolved(self, path: Path) -> Path:
+        """Return a path without symbolic links; exit 2 if it has none."""
+        try:
+            return path.resolve()
+        except FileNotFoundError:
+            self.error("the current folder is not there any more; go to another.")
+        except RuntimeError as error:
+            # Before Python 3.13, a symbolic link that leads to itself.
+            self.error(f"{error}.")
 
 
 def _with_dashes(word: str) -> str:
@@ -116,19 +130,14 @@ def parse(argv: list[str] | None = None) -> RunConfig:
     given = vars(parser.parse_args(argv, unset))
     filed = _filed(parser, given) if given["config_file"] else {}
     options = argparse.Namespace(**_merged(parser, given, filed))
+    named: dict[str, Any] = {name: getattr(options, name) for name in _PATHS}
+    paths: dict[str, Any] = {name: path and parser.resolved(path) for name, path in named.items()}
     config = RunConfig(
-        reference_masks=options.reference_masks and options.reference_masks.resolve(),
-        tissue_maps=options.tissue_maps and options.tissue_maps.resolve(),
-        derivatives=tuple((name, path.resolve()) for name, path in options.derivatives),
-        existing_lesion_mask=(
-            options.existing_lesion_mask and options.existing_lesion_mask.resolve()
-        ),
+        derivatives=tuple((name, parser.resolved(path)) for name, path in options.derivatives),
+        **paths,
         levels=tuple(level for level in _LEVELS if level in options.analysis_level),
-        model=options.model.resolve(),
         participants=_labels(options.participant_label),
         sessions=_labels(options.session_label),
-        bids_filter_file=options.bids_filter_file and options.bids_filter_file.resolve(),
-        bids_database_dir=options.bids_database_dir and options.bids_database_dir.resolve(),
         bids_database_wipe=options.bids_database_wipe,
         group_by=tuple(dict.fromkeys(options.group_by)),
         follow_lesions=options.follow_lesions,
@@ -168,7 +177,6 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         dry_run=options.dry_run or options.dry_run_table is not None,
         reports_only=options.reports_only,
         boilerplate_only=options.boilerplate_only,
-        dry_run_table=options.dry_run_table and options.dry_run_table.resolve(),
         replay=to_toml(parser, vars(options)),
     )
     problem = contradiction(config)
@@ -224,9 +232,12 @@ def _filed(parser: _Parser, given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _folders(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
+def _folders(parser: _Parser, options: argparse.Namespace) -> dict[str, Any]:
     """Return input, output and work folder; exit 2 if they get in each other's way."""
-    bids_dir, output_dir, work_dir = _resolved(parser, options)
+    bids_dir, output_dir = (parser.resolved(one) for one in (options.bids_dir, options.output_dir))
+    work_dir = parser.resolved(options.work_dir or _temporary_folder(parser) / WORK_FOLDER)
+    if set("[]") & set(str(work_dir)):
+        parser.error(f"--work-dir {work_dir}: ANTs takes no path with brackets; name another.")
     if output_dir == bids_dir:
         parser.error("OUTPUT_DIR is BIDS_DIR; the input is never written to.")
     if bids_dir in output_dir.parents and bids_dir / "derivatives" not in output_dir.parents:
@@ -241,20 +252,11 @@ def _folders(parser: argparse.ArgumentParser, options: argparse.Namespace) -> di
     return {"bids_dir": bids_dir, "output_dir": output_dir, "work_dir": work_dir}
 
 
-def _resolved(
-    parser: argparse.ArgumentParser, options: argparse.Namespace
-) -> tuple[Path, Path, Path]:
-    """Return input, output and work folder without symbolic links."""
+def _temporary_folder(parser: _Parser) -> Path:
     try:
-        work_dir = options.work_dir
-        if work_dir is None:
-            work_dir = Path(tempfile.gettempdir()) / f"bids_lesion_xai_work_{os.getuid()}"
-        return options.bids_dir.resolve(), options.output_dir.resolve(), work_dir.resolve()
+        return Path(tempfile.gettempdir())
     except FileNotFoundError:
         parser.error("no folder of temporary files can be written to; name a --work-dir.")
-    except RuntimeError as error:
-        # Before Python 3.13, a symbolic link that leads to itself.
-        parser.error(f"{error}.")
 
 
 def _resources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:

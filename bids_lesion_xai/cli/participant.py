@@ -216,7 +216,8 @@ def _validate_input(config: RunConfig) -> None:
     try:
         cache.mkdir(exist_ok=True)
         issues = validate(config.bids_dir, cache, config.participants)
-    except LesionXaiError as error:
+    except (LesionXaiError, OSError) as error:
+        # Some file systems refuse the links that the validator is shown.
         log.warning("the input was not validated: %s", error)
         return
     errors = [issue for issue in issues if issue.get("severity") == "error"]

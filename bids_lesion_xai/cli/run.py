@@ -6,13 +6,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from bids_lesion_xai.bids.sidecar import require_own
 from bids_lesion_xai.cli.parser import parse
 from bids_lesion_xai.cli.screen import Screen
-from bids_lesion_xai.cli.user import complete_user
+from bids_lesion_xai.cli.user import WORK_FOLDER, complete_user, require_private
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.errors import (
     INPUT_OUTPUT_ERROR,
@@ -99,9 +101,11 @@ def _run_level(level: str, config: RunConfig) -> int:
 
 
 def _plan(config: RunConfig) -> int:
-    from bids_lesion_xai.cli.plan import tell_plan
+    with TemporaryDirectory() as cache:
+        _place_caches(Path(cache))
+        from bids_lesion_xai.cli.plan import tell_plan
 
-    return tell_plan(config)
+        return tell_plan(config)
 
 
 def _write_citation(config: RunConfig) -> int:
@@ -202,15 +206,23 @@ def _prepare_folders(config: RunConfig) -> None:
     OutputError
         A folder cannot be written to.
     """
-    for folder in (config.output_dir, config.work_dir):
+    is_default = config.work_dir.name == WORK_FOLDER
+    work_mode = 0o700 if is_default else 0o777
+    for folder, mode in ((config.output_dir, 0o777), (config.work_dir, work_mode)):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode, parents=True, exist_ok=True)
         except OSError as error:
             message = f"{folder} cannot be made ({error.strerror})."
             raise OutputError(message) from error
         if not os.access(folder, os.W_OK):
             message = f"{folder} cannot be written to. Name another folder or change its rights."
             raise OutputError(message)
+    if is_default:
+        require_private(config.work_dir)
+    _place_caches(config.work_dir / "cache")
+
+
+def _place_caches(folder: Path) -> None:
     for variable in ("MPLCONFIGDIR", "XDG_CACHE_HOME", "TORCH_HOME", "NIPYPE_CONFIG_DIR"):
         # One that the environment names may be a folder of the host that a container cannot write.
-        os.environ[variable] = str(config.work_dir / "cache")
+        os.environ[variable] = str(folder)

@@ -487,8 +487,27 @@ def test_links_that_lead_to_themselves_are_no_traceback(
     loop.symlink_to(loop)
     if sys.version_info >= (3, 13):
         assert parse([str(loop), "out", "participant"]).bids_dir == loop
-    else:
-        assert "loop" in refusal(capsys, str(loop), "out", "participant")
+        return
+    for option in ("--model", "--derivatives", "--reference-masks", "--bids-database-dir"):
+        assert "loop" in refusal(capsys, "bids", "out", "participant", option, str(loop))
+    assert "loop" in refusal(capsys, str(loop), "out", "participant")
+
+
+def test_a_current_folder_that_is_gone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "the current folder" in refusal(capsys, "bids", "out", "participant")
+    assert parse(["/bids", "/out", "participant"]).bids_dir == Path("/bids")
+
+
+@pytest.mark.parametrize("name", ["w[1]", "a[/b", "x]"])
+def test_a_work_folder_that_ants_cannot_take_is_refused(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "brackets" in refusal(capsys, "bids", "out", "participant", "--work-dir", name)
 
 
 @pytest.mark.parametrize("output", ["bids/sub-01", "bids/results", "bids/derivatives"])

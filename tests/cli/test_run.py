@@ -24,6 +24,7 @@ from bids_lesion_xai.bids.dataset import VisitInputs
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.cli import participant, run
+from bids_lesion_xai.cli.user import WORK_FOLDER
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.interfaces import follow
 from bids_lesion_xai.workflows.execute import Failure
@@ -229,6 +230,43 @@ def test_a_folder_without_the_right_to_write_ends_with_73(
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     assert start() == 73
     assert [str(out) in message for message in told(caplog)] == [True]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("option", [(), ("--dry-run",)], ids=["run", "plan"])
+def test_the_dataset_of_another_app_is_left_as_it_is_and_ends_with_73(
+    level: str,
+    option: Sequence[str],
+    start: Run,
+    out: Path,
+    processed: list[Visit],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    out.mkdir()
+    text = '{"Name": "x", "DatasetType": "derivative", "GeneratedBy": [{"Name": "fMRIPrep"}]}'
+    (out / "dataset_description.json").write_text(text)
+    assert start(level, *option) == 73
+    assert ["made by fMRIPrep" in message for message in told(caplog)] == [True]
+    assert processed == []
+    assert [path.read_text() for path in out.iterdir()] == [text]
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o700, 0o755])
+def test_the_default_work_folder_is_the_users_alone(
+    mode: int,
+    start: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(run, "_run_level", lambda *_: 0)
+    work_dir = tmp_path / WORK_FOLDER
+    assert start(work_dir=work_dir) == 0
+    assert work_dir.stat().st_mode & 0o777 == 0o700
+    work_dir.chmod(mode)
+    code = 73 if mode & 0o022 else 0
+    assert start(work_dir=work_dir) == code
+    assert ["not yours alone" in message for message in told(caplog)] == [True] * bool(code)
 
 
 @pytest.mark.parametrize("kind", ["nothing", "an empty folder", "a file"])
@@ -533,7 +571,19 @@ def test_caches_lie_in_the_work_folder_whatever_the_environment_says(
     assert {os.environ[name] for name in CACHES} == {str(tmp_path / "work" / "cache")}
 
 
-@pytest.mark.parametrize("kind", ["missing", "broken"])
+def test_a_plan_writes_nothing_into_the_home_folder(bids: Path, out: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    command = [sys.executable, ROOT / "run.py", bids, out, "participant", "--dry-run"]
+    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path)}
+    for variable in CACHES:
+        environment.pop(variable)
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "in all: 2 visits to process" in answer.stdout
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["missing", "broken", "no links"])
 def test_a_validator_that_does_not_run_stops_nothing(
     kind: str,
     bids: Path,
@@ -548,8 +598,16 @@ def test_a_validator_that_does_not_run_stops_nothing(
     program.chmod(0o755)
     answer = str(program) if kind == "broken" else None
     monkeypatch.setattr(shutil, "which", lambda *_, **__: answer)
-    options = (bids, out, "participant", "--work-dir", tmp_path / "work")
-    assert run.main([str(option) for option in options]) == 0
+    options = ["participant", "--work-dir", tmp_path / "work"]
+    if kind == "no links":
+
+        def refuse(*_: Any) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(shutil, "which", lambda *_, **__: str(program))
+        monkeypatch.setattr(Path, "symlink_to", refuse)
+        options += ["--participant-label", "01", "02"]
+    assert run.main([str(option) for option in (bids, out, *options)]) == 0
     assert any("not validated" in message for message in told(caplog, logging.WARNING))
     assert len(processed) == 2
 
