@@ -32,9 +32,6 @@ class Stage(Protocol):
     def needed(self, box: Box) -> Box:
         """Return the box of the input that the output in `box` depends on, not clipped."""
 
-    def extent(self, extent: Indices) -> Indices:
-        """Return the shape of the output for an input of shape `extent`."""
-
     def work(self, box: Box) -> Work:
         """Return what the output in `box` takes, away from the faces of the volume."""
 
@@ -56,13 +53,13 @@ class Plain:
     """
 
     layer: Layer
-    multiple = (1, 1, 1)
+
+    @property
+    def multiple(self) -> Indices:
+        return self.layer.stride
 
     def needed(self, box: Box) -> Box:
         return self.layer.needed(box)
-
-    def extent(self, extent: Indices) -> Indices:
-        return self.layer.extent(extent)
 
     def work(self, box: Box) -> Work:
         return self.layer.work(box)
@@ -99,9 +96,6 @@ class Level:
     def needed(self, box: Box) -> Box:
         joined = self.up.needed(box)
         return self.down.needed(self.inner.needed(joined).union(joined))
-
-    def extent(self, extent: Indices) -> Indices:
-        return self.up.extent(self.down.extent(extent))
 
     def work(self, box: Box) -> Work:
         joined = self.up.needed(box)

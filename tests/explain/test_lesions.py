@@ -467,16 +467,18 @@ def test_float32_is_close_to_float64() -> None:
         assert_near(other.values, one.values, 1e-5)
 
 
-def test_the_number_of_threads_changes_rounding_only() -> None:
+@pytest.mark.parametrize("options", [{"engine": "whole"}, {"window": (16, 16, 16)}], ids=str)
+def test_the_number_of_threads_changes_rounding_only(options: dict[str, Any]) -> None:
     threads = torch.get_num_threads()
     try:
         maps = []
         for count in (1, 2):
             torch.set_num_threads(count)
-            maps.append(explain(random_unet())[0].values)
+            maps.append(explain(random_unet(), n_threads=count, **options)[0])
     finally:
         torch.set_num_threads(threads)
-    assert_near(maps[0], maps[1], 1e-12)
+    assert {one.engine for one in maps} == {options.get("engine", "window")}
+    assert_near(maps[0].values, maps[1].values, 1e-12)
 
 
 @pytest.mark.parametrize("n_samples", [0, 3])
@@ -567,10 +569,28 @@ def places_of_lesions() -> torch.Tensor:
     return labels
 
 
+def strided_chain() -> nn.Module:
+    """Return a network without skip connections that halves the grid and doubles it."""
+    torch.manual_seed(0)
+    chain = nn.Sequential(
+        nn.Conv3d(2, 4, 4, stride=2, padding=1),
+        nn.PReLU(),
+        nn.ConvTranspose3d(4, 2, 4, stride=2, padding=1),
+    )
+    return chain.double().eval()
+
+
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("engine", ["pruned", "crop"])
-def test_any_place_and_shape_is_exact(engine: str, aggregation: str) -> None:
-    network, labels = random_unet((2, 3, 3), (2, 2), num_res_units=1), places_of_lesions()
+@pytest.mark.parametrize(
+    "build",
+    [lambda: random_unet((2, 3, 3), (2, 2), num_res_units=1), strided_chain],
+    ids=["U-Net", "chain"],
+)
+def test_any_place_and_shape_is_exact(
+    build: Callable[[], nn.Module], engine: str, aggregation: str
+) -> None:
+    network, labels = build(), places_of_lesions()
     image = small_image(tuple(labels.shape))
     options = {"aggregation": aggregation, "n_samples": 1, "target": "logodds"}
     found = explain(network, image, labels, engine=engine, **options)
