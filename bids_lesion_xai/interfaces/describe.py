@@ -84,8 +84,8 @@ class Describe(SimpleInterface):
         for name in ("explained_file", "studied_file"):
             self._results[name] = self.inputs.labels_file
         if self.inputs.needs_normal:
-            lesions = scan.probability >= self.inputs.threshold
-            self._save("normal_file", folder, _normal(scan, lesions), grid)
+            normal = _normal(scan, self._possible_lesions(scan, labels))
+            self._save("normal_file", folder, normal, grid)
         return runtime
 
     def _compare(
@@ -95,7 +95,7 @@ class Describe(SimpleInterface):
         labels: NDArray[np.int32],
         reference: NDArray[np.bool_],
     ) -> None:
-        normal = _normal(scan, (scan.probability >= self.inputs.threshold) | reference)
+        normal = _normal(scan, self._possible_lesions(scan, labels) | reference)
         volumes = (scan.grid.voxel_volume_mm3, self.inputs.min_volume_mm3)
         compared = compare(labels, reference, *volumes)
         regions = add_controls(compared, normal, self.inputs.seed, self.inputs.visit)
@@ -109,6 +109,10 @@ class Describe(SimpleInterface):
         self._save("region_labels_file", folder, regions.labels, scan.grid)
         self._save("studied_file", folder, compared.labels, scan.grid)
         self._results["explained_file"] = self._results["region_labels_file"]
+
+    def _possible_lesions(self, scan: Scan, labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Return the lesions, which others may have drawn, and what the network takes for one."""
+        return np.asarray((scan.probability >= self.inputs.threshold) | (labels > 0))
 
     def _scan(self, grid: Grid) -> Scan:
         images = {

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.errors import DataError
@@ -114,6 +115,19 @@ def test_without_a_reference_the_lesions_are_described_and_explained(tmp_path: P
     normal, _ = nifti.load(Path(outputs.normal_file), np.bool_)
     assert normal.sum() > 1000
     assert not normal[labels() > 0].any()
+
+
+@pytest.mark.parametrize("compared", [False, True])
+def test_white_matter_near_lesions_that_others_drew_is_not_normal(
+    compared: bool, tmp_path: Path
+) -> None:
+    nowhere = str(nifti.save(tmp_path / "nowhere.nii.gz", np.zeros(SHAPE, np.float32), GRID))
+    options = {"reference_file": mask_file(tmp_path)} if compared else {}
+    outputs = run(tmp_path, probability_file=nowhere, **options)
+    normal, _ = nifti.load(Path(outputs.normal_file), np.bool_)
+    away_mm = ndimage.distance_transform_edt(labels() == 0, sampling=GRID.spacing_mm)
+    assert normal.sum() > 1000
+    assert away_mm[normal].min() > 5 - 1e-3
 
 
 def test_a_reference_tells_right_from_wrong_and_adds_missed_and_control_regions(
