@@ -111,3 +111,21 @@ def saliency_units(method: str, target: str) -> str:
     'logit per unit of normalised intensity'
     """
     return METHODS[method].unit.format(_TARGET_UNITS[target])
+
+
+def has_sign(method: str, aggregation: str) -> bool:
+    """Tell whether the sign of the values of a method says anything of the image.
+
+    >>> has_sign("smoothgrad", "mean"), has_sign("vargrad", "mean"), has_sign("gradient", "rms")
+    (True, False, False)
+    """
+    return METHODS[method].unit != _SQUARE and aggregation != "rms"
+
+
+def is_slope(method: str, aggregation: str) -> bool:
+    """Tell whether the values of a method are positive where brighter tissue raises the target.
+
+    >>> is_slope("smoothgrad", "mean"), is_slope("integrated-gradients", "mean")
+    (True, False)
+    """
+    return has_sign(method, aggregation) and METHODS[method].unit == _GRADIENT

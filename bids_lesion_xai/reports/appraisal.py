@@ -32,8 +32,6 @@ EDGE_MM = 3.0
 LEAST_Z = 2.0
 # Of the standard error of the peak of FLAIR, relative to the peak.
 LARGEST_ERROR = 0.25
-# Methods whose values have no sign.
-UNSIGNED = ("smoothgrad-squared", "vargrad")
 
 CLEAR, WATCH, DOUBTFUL = "clear", "one doubt", "doubtful"
 # Number of reasons from which on a lesion is called so.
@@ -67,12 +65,12 @@ class Limits:
     ----------
     threshold : float or None
         Lesion probability of the mask; None where somebody else drew the lesions.
-    signed : bool
-        Whether saliency has a sign.
+    is_slope : bool
+        Whether saliency is positive where brighter tissue raises the score.
     """
 
     threshold: float | None
-    signed: bool
+    is_slope: bool
 
     @property
     def least_probability(self) -> float | None:
@@ -210,7 +208,7 @@ def _pale(row: Mapping[str, Any], _: Limits) -> str:
 
 def _unsupported(row: Mapping[str, Any], limits: Limits) -> str:
     mean, error = float(row["flair_mean_inside"]), float(row["flair_mean_inside_se"])
-    if not limits.signed or not mean < LEAST_Z * (0 if math.isnan(error) else error):
+    if not limits.is_slope or not mean < LEAST_Z * (0 if math.isnan(error) else error):
         return ""
     return (
         "Brightness on FLAIR does not speak for it: the mean saliency of FLAIR inside is not "
@@ -251,8 +249,10 @@ RULES = (
     Rule(
         "unsupported",
         "FLAIR does not support",
-        lambda _: (
-            f"The mean saliency of FLAIR inside is less than {LEAST_Z:g} standard errors "
+        lambda limits: (
+            ""
+            if not limits.is_slope
+            else f"The mean saliency of FLAIR inside is less than {LEAST_Z:g} standard errors "
             "above 0: brighter tissue there does not raise the score."
         ),
         _unsupported,

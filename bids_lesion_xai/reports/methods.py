@@ -20,6 +20,7 @@ from bids_lesion_xai.explain.catalogue import (
     METHODS,
     NOISE_RULES,
     TARGETS,
+    has_sign,
 )
 
 # Sidecars of a visit that state how it was processed, and the facts of them that do.
@@ -163,12 +164,13 @@ def _device(facts: Mapping[str, Any]) -> str:
 def _explanation(facts: Mapping[str, Any]) -> Iterable[str]:
     method = str(facts["Method"])
     images = " and ".join(CHANNELS.values())
+    kind = "are signed" if has_sign(method, str(facts["Aggregation"])) else "have no sign"
     yield (
         f"Every single lesion was explained [@spagnolo2024; @spagnolo2026] by {method} "
         f"[@{_METHOD_REFERENCES[method]}] with respect to {images}: "
         f"{_plain(METHODS[method].text)}; the target was the {_plain(TARGETS[facts['Target']])}, "
         f"the gradients were those {_plain(AGGREGATIONS[facts['Aggregation']])}. "
-        "The values are signed unless they are squares, and were not rescaled."
+        f"The values {kind}, and were not rescaled."
     )
     if facts["Baseline"]:
         yield (

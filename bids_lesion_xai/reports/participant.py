@@ -19,6 +19,7 @@ from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import CHANNELS, OUTCOMES
 from bids_lesion_xai.errors import DataError
+from bids_lesion_xai.explain.catalogue import has_sign, is_slope
 from bids_lesion_xai.group.collect import (
     is_compared,
     read_table,
@@ -84,9 +85,8 @@ def write_report(store: Store, visit: Visit, *, with_viewer: bool = True) -> Pat
     # The name of the method stands in those of hundreds of files; else it is looked for each time.
     store = Store(store.root, method_label(saliency["Method"]))
     segmentation = store.facts("lesion_labels", visit)
-    limits = appraisal.Limits(
-        segmentation["Threshold"], saliency["Method"] not in appraisal.UNSIGNED
-    )
+    way = (saliency["Method"], saliency["Aggregation"])
+    limits = appraisal.Limits(segmentation["Threshold"], is_slope(*way))
     collected = viewer.Collected(scan.grid) if with_viewer else None
     experiments = visit_experiments(store, visit, regions)
     shown = _lesions(store, visit, scan, rows, limits, experiments, collected)
@@ -104,6 +104,7 @@ def write_report(store: Store, visit: Visit, *, with_viewer: bool = True) -> Pat
         "experiments": draw_experiments(experiments),
         "segmentation": segmentation,
         "saliency": saliency,
+        "has_sign": has_sign(*way),
         "saliency_facts": _SALIENCY_FACTS,
         "columns": _COLUMNS,
         "units": saliency["Units"],

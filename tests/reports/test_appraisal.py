@@ -14,7 +14,7 @@ from bids_lesion_xai.reports.appraisal import Limits, doubts, level, near_edge
 from bids_lesion_xai.reports.slices import Scan
 from tests.outputs import TWO_SESSIONS, oblique_grid, phantom
 
-LIMITS = Limits(0.5, signed=True)
+LIMITS = Limits(0.5, is_slope=True)
 CERTAIN = {
     "outcome": None,
     "peak_probability": 0.99,
@@ -74,7 +74,7 @@ def test_without_standard_error_support_is_a_positive_mean() -> None:
 
 def test_values_without_sign_support_nothing_and_are_not_asked() -> None:
     row = {**CERTAIN, "flair_mean_inside": 0.0}
-    assert [doubt.key for doubt in doubts(row, Limits(0.5, signed=False))] == []
+    assert [doubt.key for doubt in doubts(row, Limits(0.5, is_slope=False))] == []
 
 
 def test_the_network_need_not_be_sure_of_what_it_missed() -> None:
@@ -86,6 +86,12 @@ def test_more_samples_make_an_explanation_precise_not_a_lesion(peak: float, erro
     row = {**CERTAIN, "flair_peak": -peak, "flair_peak_se": error}
     assert appraisal.imprecise(row) == (error > 0.25 * peak)
     assert doubts(row, LIMITS) == []
+
+
+def test_a_rule_that_cannot_hold_is_not_told() -> None:
+    for limits in (Limits(0.5, is_slope=False), Limits(None, is_slope=True)):
+        (silent,) = (rule.key for rule in appraisal.RULES if not rule.text(limits))
+        assert silent == ("unsure" if limits.threshold is None else "unsupported")
 
 
 def test_every_rule_is_told_in_words_and_every_doubt_has_its_rule() -> None:
@@ -114,7 +120,7 @@ def test_the_edge_is_that_of_the_brain_mask_and_sides_are_the_persons() -> None:
 
 
 def test_no_threshold_is_asked_of_lesions_that_somebody_drew() -> None:
-    given = Limits(None, signed=True)
+    given = Limits(None, is_slope=True)
     row = {**CERTAIN, "peak_probability": 0.01, "near_edge": 1.0}
     assert [doubt.key for doubt in doubts(row, given)] == ["edge"]
     rules = {rule.key: rule.text(given) for rule in appraisal.RULES}

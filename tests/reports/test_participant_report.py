@@ -206,6 +206,16 @@ def test_a_report_is_that_of_the_method(
     assert names == {f"{VISIT.name}_label-L00{i}_desc-{label}_saliency.svg" for i in (1, 2, 3)}
 
 
+def test_a_report_of_root_mean_squares_tells_of_no_direction(tmp_path: Path) -> None:
+    store = publish_outputs(tmp_path, [VISIT], facts={"Aggregation": "rms"})
+    write_report(store, VISIT)
+    text = _report(store, VISIT).text
+    assert "no direction" in text
+    assert "gets brighter there" not in text
+    assert "The values have no sign" in text
+    assert "does not raise the score" not in text
+
+
 def test_the_same_outputs_give_the_same_report(store: Store) -> None:
     before = store.path("report", ONE_SAMPLE).read_bytes()
     assert write_report(store, ONE_SAMPLE).read_bytes() == before
