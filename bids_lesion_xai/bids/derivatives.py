@@ -465,6 +465,10 @@ _SALIENCY_FACTS = (
     "Device",
 )
 _EXPERIMENT_FACTS = ("Sources", "Model", "Threshold", "RandomSeed")
+# How the maps came about that an experiment is about.
+EXPLANATION_FACTS = ("Method", "Aggregation", "Target", "NoiseLevel", "NoiseRule", "Baseline")
+# Experiments on maps; the others are on images.
+EXPERIMENTS_ON_MAPS = ("faithfulness", "randomisation")
 _T1W = {"space": "T1w"}
 _NIFTI = ".nii.gz"
 
@@ -566,7 +570,7 @@ DERIVATIVES: dict[str, Derivative] = {
             "With reference masks: predicted lesions with their numbers, and after them missed "
             "lesions and control regions",
             _T1W | {"desc": "regions"},
-            facts=("Sources", "SpatialReference", MANUAL, *_SEGMENTATION_FACTS),
+            facts=("Sources", "SpatialReference", MANUAL, *_SEGMENTATION_FACTS, "RandomSeed"),
             columns=_LESION_COLUMNS,
             optional=True,
         ),
@@ -684,7 +688,7 @@ DERIVATIVES: dict[str, Derivative] = {
             ".tsv",
             "With --experiments: one row a lesion, what all experiments say of it",
             _T1W | {"desc": "lesions"},
-            facts=_EXPERIMENT_FACTS,
+            facts=(*_EXPERIMENT_FACTS, *EXPLANATION_FACTS),
             columns={**_LESION_KEYS, **_EXPERIMENT_NUMBERS},
             standard=False,
             optional=True,
@@ -697,7 +701,10 @@ DERIVATIVES: dict[str, Derivative] = {
                 ".tsv",
                 f"With --experiments {name}: {text}",
                 _T1W | {"desc": name},
-                facts=_EXPERIMENT_FACTS,
+                facts=(
+                    *_EXPERIMENT_FACTS,
+                    *(EXPLANATION_FACTS if name in EXPERIMENTS_ON_MAPS else ()),
+                ),
                 columns=EXPERIMENT_COLUMNS[name],
                 standard=False,
                 optional=True,

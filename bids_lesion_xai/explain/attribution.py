@@ -26,10 +26,11 @@ class Attribution:
         Index in the image of ``values[:, 0, 0, 0]``.
     standard_error : float tensor, shape (C, x, y, z)
         Monte-Carlo standard error of `values` over the noise samples: 0 for a method without
-        noise, NaN for a single sample.
+        noise, NaN for a single sample; of ``vargrad``, NaN for fewer than four, and where the
+        estimate of its square is negative.
     inside_error : float64 tensor, shape (C,)
         Monte-Carlo standard error of the mean of `values` over the lesion's voxels; NaN where it
-        is not known.
+        is not known: for a single sample, and for ``vargrad``.
     share_error : float64 tensor, shape (C,)
         Monte-Carlo standard error of each channel's share in the sum of the absolute values; NaN
         where it is not known.

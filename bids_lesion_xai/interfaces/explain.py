@@ -125,7 +125,8 @@ class Explain(SimpleInterface):
         files.add_all(attributions)
         self._results.update(files.finish(self.inputs.columns, self.inputs.profile_columns))
         progress.finish(int(regions.max()))
-        facts = {"sigma": sigma, "device": str(device), "engine": ", ".join(sorted(files.engines))}
+        engine = ", ".join(sorted(files.engines)) or None
+        facts = {"sigma": sigma, "device": str(device), "engine": engine}
         facts_file = Path(runtime.cwd, "facts.json")
         facts_file.write_text(json.dumps(facts))
         self._results["facts_file"] = str(facts_file)

@@ -19,7 +19,13 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from bids_lesion_xai.bids.derivatives import DERIVATIVES, Level, method_label
+from bids_lesion_xai.bids.derivatives import (
+    DERIVATIVES,
+    EXPERIMENTS_ON_MAPS,
+    EXPLANATION_FACTS,
+    Level,
+    method_label,
+)
 from bids_lesion_xai.bids.provenance import complete, libraries
 from bids_lesion_xai.bids.sidecar import generator
 from bids_lesion_xai.bids.store import Store
@@ -151,6 +157,13 @@ class Publish(SimpleInterface):
             "Device": drawn["device"],
             **model,
         }
+        experiment = {
+            "Sources": [*saliency["Sources"], store.uri("normal_mask", visit)],
+            **model,
+            "Threshold": settings["Threshold"],
+            "RandomSeed": self.inputs.seed,
+        }
+        explanation = {key: settings[key] for key in EXPLANATION_FACTS}
         return {
             "preproc_t1w": {"Sources": native[1:], **_image(found, "t1w")},
             "preproc_flair": {"Sources": native, **space, **_image(found, "flair"), **similarity},
@@ -190,11 +203,13 @@ class Publish(SimpleInterface):
                 **space,
                 "Manual": manual,
                 **segmentation,
+                "RandomSeed": self.inputs.seed,
             },
             "normal_mask": {
                 "Sources": [
                     *images,
                     store.uri("lesion_probability", visit),
+                    store.uri("lesion_labels", visit),
                     *references,
                     *tissues,
                 ],
@@ -207,14 +222,10 @@ class Publish(SimpleInterface):
                 for channel, name in CHANNELS.items()
             },
             "saliency_table": saliency,
+            **{f"experiment_{name}": experiment for name in EXPERIMENTS},
             **{
-                f"experiment_{name}": {
-                    "Sources": [*saliency["Sources"], store.uri("normal_mask", visit)],
-                    **model,
-                    "Threshold": settings["Threshold"],
-                    "RandomSeed": self.inputs.seed,
-                }
-                for name in ("numbers", *EXPERIMENTS)
+                f"experiment_{name}": experiment | explanation
+                for name in ("numbers", *EXPERIMENTS_ON_MAPS)
             },
             "saliency_profile": {key: saliency[key] for key in ("Sources", "Method", "Units")},
         }

@@ -373,7 +373,7 @@ def test_no_lesion_is_a_valid_result(tmp_path: Path, model: Path) -> None:
     assert Path(outputs.table_file).read_text() == "\t".join(COLUMNS) + "\n"
     assert list(Path(outputs.lesion_folder).iterdir()) == []
     facts = json.loads(Path(outputs.facts_file).read_text())
-    assert facts == {"sigma": pytest.approx(sigma(), rel=1e-6), "device": "cpu", "engine": ""}
+    assert facts == {"sigma": pytest.approx(sigma(), rel=1e-6), "device": "cpu", "engine": None}
 
 
 class Clock:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bids_lesion_xai.bids.dataset import VisitInputs
-from bids_lesion_xai.bids.derivatives import DERIVATIVES, Level
+from bids_lesion_xai.bids.derivatives import DERIVATIVES, EXPLANATION_FACTS, Level
 from bids_lesion_xai.bids.store import LAST_KEY, Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.cli.parser import parse
@@ -185,7 +185,8 @@ def test_regions_are_written_only_where_there_is_a_reference_mask(
     sources = store.facts("region_labels", visit)["Sources"]
     own = [store.uri(key, visit) for key in ("lesion_labels", "normal_mask")]
     assert sources == [own[0], *others, own[1]]
-    assert store.facts("normal_mask", visit)["Sources"][3:] == others
+    assert store.facts("normal_mask", visit)["Sources"][3:] == [own[0], *others]
+    assert store.facts("region_labels", visit)["RandomSeed"] == 0
     assert store.facts("lesion_labels", visit)["Sources"][1:] == others[1:]
     assert store.uri("region_labels", visit) in store.facts("saliency_table", visit)["Sources"]
     publisher(store, model, visit).run()
@@ -200,17 +201,21 @@ def test_the_tables_of_experiments_are_written_where_there_are_any(
     publish = publisher(store, model, visit, options="--random-seed 5")
     folder = store.root.parent / "work" / "experiments"
     folder.mkdir()
-    for name in ("channel", "synthetic"):
+    for name in ("channel", "randomisation"):
         _write(folder / f"{name}.tsv", name)
     publish.inputs.experiment_folder = str(folder)
     publish.inputs.experiment_numbers = _write(folder.parent / "numbers", "numbers")
     publish.run()
-    for key in ("numbers", "channel", "synthetic"):
+    for key in ("numbers", "channel", "randomisation"):
         assert store.path(f"experiment_{key}", visit).read_text() == key
         facts = store.facts(f"experiment_{key}", visit)
         assert (facts["RandomSeed"], facts["Threshold"]) == (5, 0.5)
         sources = store.facts("saliency_table", visit)["Sources"]
         assert facts["Sources"] == [*sources, store.uri("normal_mask", visit)]
+        # Experiments on images do not depend on how maps are made.
+        own = {name: facts[name] for name in EXPLANATION_FACTS if name in facts}
+        maps = {name: store.facts("saliency_table", visit)[name] for name in EXPLANATION_FACTS}
+        assert own == ({} if key == "channel" else maps)
     assert not store.path("experiment_faithfulness", visit).exists()
     publisher(store, model, visit).run()
     assert not store.path("experiment_channel", visit).exists()
@@ -281,7 +286,8 @@ def test_a_second_run_leaves_nothing_of_the_first(
     store.write_text(DERIVATIVES["report"].path(visit), "a report")
     store.write_text(DERIVATIVES["lesion_figure"].path(visit, "L003"), "a figure")
     # A run that was killed leaves files that it was writing.
-    store.write_text(store.root / visit.folder / "anat" / f".{visit.name}_x.1.partial", "half")
+    mask = store.path("lesion_mask", visit)
+    store.write_text(mask.with_name(f".{mask.name}.1.partial"), "half")
     publisher(store, model, visit, ("L001",)).run()
     (tmp_path / "fresh").mkdir()
     fresh = Store(tmp_path / "fresh" / "out")
