@@ -12,7 +12,7 @@ from scipy import sparse
 
 
 def match_lesions(
-    first: NDArray[np.integer], second: NDArray[np.integer], min_overlap: float = 0.0
+    first: NDArray[np.integer], second: NDArray[np.integer]
 ) -> list[tuple[int, int, float]]:
     """Return pairs of lesions that overlap each other more than they overlap any other lesion.
 
@@ -25,8 +25,6 @@ def match_lesions(
     first, second : integer arrays of the same shape
         Lesions on one grid, 0 where there is none: the images have been registered, and the labels
         resampled to the nearest voxel.
-    min_overlap : float
-        Pairs whose Dice coefficient is not above it are dropped.
 
     Returns
     -------
@@ -54,7 +52,7 @@ def match_lesions(
     return sorted(
         (int(i), int(j), float(overlap))
         for i, j, overlap in zip(a, b, dice, strict=True)
-        if best_of_a[i] == j and best_of_b[j] == i and overlap > min_overlap
+        if best_of_a[i] == j and best_of_b[j] == i
     )
 
 

@@ -64,12 +64,6 @@ def test_of_lesions_that_merge_the_larger_is_the_match() -> None:
     assert match_lesions(first, second) == [(3, 1, pytest.approx(2 * 3 / 9))]
 
 
-def test_small_overlaps_can_be_refused() -> None:
-    first, second = np.array([1, 1, 0, 0, 0]), np.array([0, 1, 1, 1, 1])
-    assert match_lesions(first, second, min_overlap=0.3) == [(1, 1, pytest.approx(1 / 3))]
-    assert match_lesions(first, second, min_overlap=0.4) == []
-
-
 def test_lesions_that_do_not_touch_are_not_the_same() -> None:
     assert match_lesions(np.array([1, 0, 2]), np.array([0, 1, 0])) == []
     assert match_lesions(np.zeros(3, int), np.zeros(3, int)) == []
