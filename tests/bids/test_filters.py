@@ -62,6 +62,10 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
+def asking(kind: str, name: str, text: str) -> str:
+    return f'{{"{kind}": {{"{name}": {text}}}}}'
+
+
 def image(name: str) -> NamedFile:
     file = take_apart(Path(f"{name}.nii.gz"))
     assert file is not None
@@ -147,8 +151,8 @@ def test_a_value_stands_for_itself_null_for_none_and_an_asterisk_for_any(
     path: Path, key: str, value: Any, left: list[str], removed: list[str]
 ) -> None:
     asked = filters_in(path, {"t1w": {key: value}}).t1w
-    fates = {one: asked.removes(image(f"sub-01_{one}_T1w".replace("__", "_"))) is None
-             for one in (*left, *removed)}  # fmt: skip
+    names = {one: f"sub-01_{one}_T1w".replace("__", "_") for one in (*left, *removed)}
+    fates = {one: asked.removes(image(name)) is None for one, name in names.items()}
     assert fates == dict.fromkeys(left, True) | dict.fromkeys(removed, False)
 
 
@@ -188,67 +192,68 @@ def test_what_is_asked_for_is_told_once_and_in_its_order(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "line 1, column 1: Expecting value"),
-        ("{'t1w': {}}", "line 1, column 2: Expecting property name"),
-        ('{"t1w": {}}\n{}', "line 2, column 1: Extra data"),
-        ('{"t1w":\n {"run": 1,}}', "line 2, column 12: "),
-        ("[" * 100_000, "is no JSON in UTF-8: maximum recursion depth"),
-        ('{"t1w": {"run": %s}}' % ("1" * 5000), "is no JSON in UTF-8: Exceeds the limit"),
+        ("", ": line 1, column 1: Expecting value"),
+        ("{'t1w': {}}", ": line 1, column 2: Expecting property name"),
+        ('{"t1w": {}}\n{}', ": line 2, column 1: Extra data"),
+        ('{"t1w":\n {"run": 1,}}', ": line 2, column "),
+        ("[" * 100_000, " is no JSON in UTF-8: "),
+        (asking("t1w", "run", "1" * 5000), " is no JSON in UTF-8: "),
         *(
             (text, ": an object with the keys flair and t1w is expected.")
             for text in ("[]", "null", "3", '"flair"', '[{"flair": {}}]')
         ),
         *(
-            ('{"t1w": %s}' % text, ": t1w: an object of entities and values is expected.")
+            (f'{{"t1w": {text}}}', ": t1w: an object of entities and values is expected.")
             for text in ("[]", "null", "1", '"mprage"', '[{"run": 1}]')
         ),
-        ('{"FLAIR": {}}', "unknown key 'FLAIR', did you mean 'flair'; known are flair, t1w."),
-        ('{"T1": {}}', "unknown key 'T1', did you mean 't1w'; known are flair, t1w."),
-        ('{"bold": {}}', "unknown key 'bold'; known are flair, t1w."),
-        ('{"run": 1}', "unknown key 'run'"),
-        ('{"t1w": {"acquisiton": 1}}', "unknown entity 'acquisiton', did you mean 'acquisition'"),
-        ('{"t1w": {"Run": 1}}', "t1w: unknown entity 'Run', did you mean 'run'"),
-        ('{"flair": {"sufix": 1}}', "flair: unknown entity 'sufix', did you mean 'suffix'"),
-        ('{"t1w": {"hemi": "L"}}', f"known are {', '.join(NAMES)}, suffix, extension, datatype."),
-        ('{"t1w": {"": 1}}', "unknown entity ''; known are"),
-        ('{"t1w": {"acq": 1, "acquisition": 1}}', "t1w: acquisition is named twice, by two"),
-        ('{"t1w": {"sub": 1, "participant": 2}}', "t1w: subject is named twice, by two"),
+        ('{"FLAIR": {}}', ": unknown key 'FLAIR', did you mean 'flair'; known are flair, t1w."),
+        ('{"T1": {}}', ": unknown key 'T1', did you mean 't1w'; known are flair, t1w."),
+        ('{"bold": {}}', ": unknown key 'bold'; known are flair, t1w."),
+        ('{"run": 1}', ": unknown key 'run'"),
+        (asking("t1w", "Run", "1"), ": t1w: unknown entity 'Run', did you mean 'run'; known"),
+        (asking("flair", "sufix", "1"), ": flair: unknown entity 'sufix', did you mean 'suffix'"),
+        (asking("t1w", "", "1"), ": t1w: unknown entity ''; known are"),
+        (asking("t1w", "tracer", "1"), f"known are {', '.join(NAMES)}, suffix, extension, datat"),
+        ('{"t1w": {"acq": 1, "acquisition": 1}}', ": t1w: acquisition is named twice, by two of"),
+        ('{"t1w": {"sub": 1, "participant": 2}}', ": t1w: subject is named twice, by two of"),
         *(
-            ('{"t1w": {"acq": %s}}' % text, f': t1w: acq {text}: a label, a list of labels, null')
+            (asking("t1w", "acq", text), f": t1w: acq {text}: a label, a list of labels, null")
             for text in ("true", "false", "1.5", "1.0", "NaN", "{}", '{"a": 1}')
         ),
-        ('{"t1w": {"acq": ["3D", ["2D"]]}}', 't1w: acq ["2D"]: a label, a list of labels, null'),
+        (asking("t1w", "acq", '["3D", ["2D"]]'), ': t1w: acq ["2D"]: a label, a list of labels'),
+        (asking("t1w", "acq", "[]"), ": t1w: acq: the list is empty, so that nothing could be"),
         *(
-            ('{"flair": {"acq": "%s"}}' % text, f": flair: acq '{text}' is no BIDS label")
-            for text in ("3D*", "3D|2D", ".*", "?", "3 D", "3_D", "Ä", "²", "**")
+            (asking("flair", "acq", f'"{text}"'), f": flair: acq '{text}' is no BIDS label")
+            for text in ("3D*", "3D|2D", ".*", "?", "3 D", "3_D", "Ä", "²", "**", "", "run-1")
         ),
-        ('{"flair": {"acq": ["3D", ""]}}', "flair: acq '' is no BIDS label"),
-        ('{"flair": {"acq": "run-1"}}', "flair: acq 'run-1' is no BIDS label"),
-        ('{"flair": {"run": -1}}', "flair: run -1 is no BIDS label"),
-        ('{"t1w": {"acq": []}}', "t1w: acq: the list is empty, so that nothing could be chosen."),
-        ('{"flair": {"suffix": "T1w"}}', 'suffix "T1w": one of FLAIR, T2w is expected.'),
-        ('{"t1w": {"suffix": "T2w"}}', '"T2w": one of T1w, UNIT1, MP2RAGE is expected.'),
-        ('{"t1w": {"suffix": ["T1w", "t1w"]}}', 'suffix "t1w": one of T1w, UNIT1'),
+        (asking("flair", "acq", '["3D", "2-D"]'), ": flair: acq '2-D' is no BIDS label"),
+        (asking("flair", "run", "-1"), ": flair: run -1 is no BIDS label"),
         *(
-            ('{"t1w": {"suffix": %s}}' % text, f"t1w: suffix {text}: one of T1w, UNIT1")
-            for text in ("null", '"*"', "1", "{}")
+            (asking("t1w", "part", text), ": t1w: part 'phase': such an image has no contrast")
+            for text in ('"phase"', '"part-phase"', '["mag", "phase"]')
         ),
-        ('{"t1w": {"extension": ".mgz"}}', 'extension ".mgz": one of .nii.gz, .nii is expected.'),
-        ('{"t1w": {"extension": [".nii", null]}}', "extension null: one of .nii.gz, .nii"),
-        ('{"t1w": {"datatype": "func"}}', 'datatype "func": one of anat is expected.'),
+        (asking("flair", "part", '"imag"'), ": flair: part 'imag': such an image has no contrast"),
+        (asking("flair", "suffix", '"T1w"'), 'suffix "T1w": one of FLAIR, T2w is expected.'),
         *(
-            ('{"t1w": {"part": ["mag", "%s"]}}' % part, f"t1w: part '{part}': such an image has")
-            for part in ("phase", "imag", "part-phase")
+            (
+                asking("t1w", "suffix", text),
+                f": t1w: suffix {text}: one of T1w, UNIT1, MP2RAGE is expected.",
+            )
+            for text in ('"T2w"', '"t1w"', "null", '"*"', "1", "{}", "true")
         ),
+        (asking("t1w", "suffix", '["T1w", ["UNIT1"]]'), 'suffix ["UNIT1"]: one of T1w'),
+        (asking("t1w", "extension", '".mgz"'), '".mgz": one of .nii.gz, .nii is expected.'),
+        (asking("t1w", "extension", '[".nii", null]'), "extension null: one of .nii.gz, .nii is"),
+        (asking("t1w", "datatype", '"func"'), 'datatype "func": one of anat is expected.'),
     ],
-)  # fmt: skip
+)
 def test_what_the_file_cannot_mean_is_refused_with_the_file_and_the_place(
     path: Path, text: str, words: str
 ) -> None:
     path.write_text(text)
     message = refusal(path)
     assert message.startswith(str(path))
-    assert words.replace("'part-phase'", "'phase'") in message
+    assert words in message
 
 
 @pytest.mark.parametrize(
@@ -410,7 +415,7 @@ def test_a_visit_that_lacks_an_image_whatever_the_filter_is_not_skipped_by_it(
     add_all(root, *(f"sub-01_{name}" for name in names))
     _, (skip,) = find(root, {"flair": {"acq": [None, "flair"], "run": None}})
     assert "no usable FLAIR" in skip.reason
-    assert "--bids-filter-file asks" not in skip.reason
+    assert "--bids-filter-file asks flair" not in skip.reason
     assert not skip.by_filter
 
 
@@ -534,19 +539,16 @@ def test_images_that_could_stand_in_are_told_only_where_they_may_be_meant(root: 
     }
 
 
-@pytest.mark.parametrize(
-    ("asked", "expected"),
-    [(".nii", ".nii"), (".nii.gz", ".nii.gz"), ([".nii", ".nii.gz"], None), (None, None)],
-)
-def test_of_two_images_that_differ_in_extension_one_is_taken_if_it_is_asked_for_alone(
-    root: Path, asked: str | list[str] | None, expected: str | None
+@pytest.mark.parametrize("asked", [".nii", ".nii.gz"])
+def test_of_two_images_that_differ_in_extension_that_which_is_asked_for_is_taken(
+    root: Path, asked: str
 ) -> None:
     add_all(root, "sub-01_FLAIR", "sub-01_T1w.nii", "sub-01_T1w.nii.gz")
-    visits, skipped = find(root, {"t1w": {} if asked is None else {"extension": asked}})
-    assert [inputs.t1w.name for inputs in visits] == (
-        [f"sub-01_T1w{expected}"] if expected else []
-    )
-    assert len(skipped) == (expected is None)
+    assert find(root, {})[0] == []
+    ((inputs,), _) = find(root, {"t1w": {"extension": asked}})
+    assert inputs.t1w.name == f"sub-01_T1w{asked}"
+    (reason,) = reasons(inputs).values()
+    assert reason.endswith(f"the filter asks for {asked}")
 
 
 # Which one of several
@@ -558,7 +560,6 @@ def test_of_two_images_that_differ_in_extension_one_is_taken_if_it_is_asked_for_
         ({"t1w": {"acq": ["b", "a"]}}, ["FLAIR", "acq-a_T1w", "acq-b_T1w"], "FLAIR acq-b_T1w"),
         ({"t1w": {"acq": ["a", "b"]}}, ["FLAIR", "acq-a_T1w", "acq-b_T1w"], "FLAIR acq-a_T1w"),
         ({"t1w": {"acq": ["b", "*"]}}, ["FLAIR", "acq-a_T1w", "acq-b_T1w"], "FLAIR acq-b_T1w"),
-        ({"t1w": {"acq": ["*", "b"]}}, ["FLAIR", "acq-a_T1w", "acq-b_T1w"], "FLAIR acq-a_T1w"),
         ({"t1w": {"acq": ["b", None]}}, ["FLAIR", "T1w", "acq-b_T1w"], "FLAIR acq-b_T1w"),
         ({"t1w": {"acq": [None, "b"]}}, ["FLAIR", "T1w", "acq-b_T1w"], "FLAIR T1w"),
         ({"t1w": {"run": [2, 1]}}, ["FLAIR", "run-1_T1w", "run-02_T1w"], "FLAIR run-02_T1w"),
@@ -606,7 +607,7 @@ def test_what_stands_earlier_in_the_filter_is_preferred_to_all_else(
 def test_a_filter_that_prefers_none_leaves_the_choice_to_the_other_rules(root: Path) -> None:
     add_all(root, "sub-01_FLAIR", "sub-01_acq-a_T1w", "sub-01_acq-c_T1w", voxel_mm=2)
     add_all(root, "sub-01_acq-b_T1w")
-    for asked in ("*", [None, "*"]):
+    for asked in ("*", ["*", "a"], ["*", None]):
         ((inputs,), _) = find(root, {"t1w": {"acq": asked}})
         assert stem(inputs.t1w) == "acq-b_T1w"
         assert {reason.rpartition(": ")[2] for reason in reasons(inputs).values()} == {
