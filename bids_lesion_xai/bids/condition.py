@@ -56,8 +56,8 @@ def _without_folder(table: Path, known: Sequence[str], chosen: Sequence[str]) ->
         return []
     if chosen or not lines or lines[0].split("\t")[0] != "participant_id":
         return []
-    listed = [line.split("\t")[0].strip() for line in lines[1:] if line.strip()]
-    absent = sorted({name.removeprefix("sub-") for name in listed} - set(known))
+    listed = [line.split("\t")[0].strip() for line in lines[1:]]
+    absent = sorted({name.removeprefix("sub-") for name in listed if name} - set(known))
     return (
         [f"participants.tsv lists {_some([f'sub-{label}' for label in absent])} without a folder"]
         if absent

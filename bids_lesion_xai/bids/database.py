@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from bids import BIDSLayout, BIDSLayoutIndexer
+from sqlalchemy.exc import SQLAlchemyError
 
 from bids_lesion_xai.bids.images import NIFTI, Listing, list_participant, sort_files
 from bids_lesion_xai.errors import DataError, OutputError, UsageError
@@ -57,7 +58,7 @@ class Database:
     def __init__(self, bids_dir: Path, folder: Path, wipe: bool = False) -> None:
         self._root = bids_dir.resolve()
         self._file = folder / FILE_NAME
-        if wipe or not self._file.exists():
+        if wipe or not self._is_there():
             self._make("it is made")
         self._require_own()
         self._is_fresh = wipe
@@ -77,6 +78,13 @@ class Database:
             known = self._paths(participant)
         return sort_files(self._root, participant, known)
 
+    def _is_there(self) -> bool:
+        try:
+            return self._file.exists()
+        except OSError as error:
+            message = f"--bids-database-dir {self._file.parent} cannot be read ({error.strerror})."
+            raise OutputError(message) from error
+
     def _renew(self, why: str) -> None:
         self._make(why)
         self._is_fresh = True
@@ -86,7 +94,9 @@ class Database:
         made_ns = self._file.stat().st_mtime_ns
         for folder in _folders(self._root / f"sub-{participant}"):
             try:
-                if folder.stat().st_mtime_ns >= made_ns:
+                times = folder.stat()
+                # What was copied with its times has new ones of the second kind alone.
+                if max(times.st_mtime_ns, times.st_ctime_ns) >= made_ns:
                     return folder
             except OSError:
                 continue
@@ -121,6 +131,8 @@ class Database:
                 "folder, or let --bids-database-wipe make it anew."
             )
             raise UsageError(message) from error
+        except UnicodeEncodeError as error:
+            raise DataError(_no_utf8(error)) from error
 
     def _make(self, why: str) -> None:
         """Index the dataset, and put the index in the place of the former one at once."""
@@ -143,9 +155,18 @@ class Database:
                 os.utime(new, ns=(begin_ns, begin_ns))
                 new.replace(self._file)
         except UnicodeEncodeError as error:
+            raise DataError(_no_utf8(error)) from error
+        except SQLAlchemyError as error:
+            reason = str(error).partition("\n")[0]
             message = (
-                f"--bids-database-dir: pybids cannot index the name {error.object!r}, which is no "
-                "UTF-8. Rename it, or leave the index out."
+                f"--bids-database-dir {folder} cannot be written ({reason}). Check the free "
+                "space, or name another folder."
+            )
+            raise OutputError(message) from error
+        except (TypeError, ValueError) as error:
+            message = (
+                f"--bids-database-dir: pybids makes no index of this dataset ({error}). Look for "
+                "a broken layout_config.json, or leave the index out."
             )
             raise DataError(message) from error
         except OSError as error:
@@ -158,6 +179,13 @@ class Database:
                 raise DataError(message) from error
             message = f"--bids-database-dir {folder} cannot be written ({error.strerror})."
             raise OutputError(message) from error
+
+
+def _no_utf8(error: UnicodeEncodeError) -> str:
+    return (
+        f"--bids-database-dir: pybids cannot index the name {error.object!r}, which is no UTF-8. "
+        "Rename it, or leave the index out."
+    )
 
 
 def _folders(participant: Path) -> Iterator[Path]:

@@ -168,10 +168,13 @@ def find_visits(
     selector = Selector(bids_dir, filters, Metadata(sidecars_beside(bids_dir)))
     visits: list[VisitInputs] = []
     skipped: list[SkippedVisit] = []
-    for label in dict.fromkeys(participants):
-        if sessions and label in listings and not set(sessions) & set(listings[label].sessions):
-            reason = f"sub-{label}: has no session {' or '.join(sessions)}."
-            skipped.append(SkippedVisit(Visit(label, sessions[0]), reason))
+    skipped += [
+        SkippedVisit(
+            Visit(label, sessions[0]), f"sub-{label}: has no session {' or '.join(sessions)}."
+        )
+        for label in dict.fromkeys(participants)
+        if sessions and label in listings and not set(sessions) & set(listings[label].sessions)
+    ]
     for label, listing in listings.items():
         for session in listing.sessions:
             visit = Visit(label, session)
@@ -182,6 +185,16 @@ def find_visits(
                 visits.append(found)
             else:
                 skipped.append(found)
+    seen = {one.participant for one in (*(v.visit for v in visits), *(s.visit for s in skipped))}
+    skipped += [
+        SkippedVisit(
+            Visit(label),
+            f"sub-{label}: has no session that --bids-filter-file asks for.",
+            by_filter=True,
+        )
+        for label in dict.fromkeys(participants)
+        if label not in seen
+    ]
     return visits, skipped
 
 

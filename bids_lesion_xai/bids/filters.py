@@ -153,7 +153,11 @@ def read_filters(path: Path) -> Filters:
         The file is not there or not what is expected; the message says where.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_distinct)
+        text = path.read_text(encoding="utf-8-sig")
+        return _filters(json.loads(text, object_pairs_hook=_distinct))
+    except UsageError as error:
+        message = f"{path}: {error}"
+        raise UsageError(message) from error
     except json.JSONDecodeError as error:
         message = f"{path}: line {error.lineno}, column {error.colno}: {error.msg}."
         raise UsageError(message) from error
@@ -163,18 +167,14 @@ def read_filters(path: Path) -> Filters:
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror}."
         raise UsageError(message) from error
-    try:
-        return _filters(content)
-    except UsageError as error:
-        message = f"{path}: {error}"
-        raise UsageError(message) from error
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        message = f"{' and '.join(map(repr, twice))} stands there twice; which one counts?"
+        stands = "stands" if len(twice) == 1 else "stand"
+        message = f"{' and '.join(map(repr, twice))} {stands} there twice; which one counts?"
         raise UsageError(message)
     return dict(pairs)
 
@@ -209,9 +209,10 @@ def _image_filter(kind: str, entities: Mapping[str, Any]) -> ImageFilter:
         values = value if isinstance(value, list) else [value]
         wanted[key] = tuple(dict.fromkeys(_wanted(kind, name, key, one) for one in values))
         if not values:
+            absent = "" if name in _FILE_PARTS else ", or write null for images without it"
             message = (
                 f"{kind}: {name}: the list is empty, so that nothing could be chosen. Leave "
-                f"{name} out, or write null for images without it."
+                f"{name} out{absent}."
             )
             raise UsageError(message)
     wanted.pop("datatype", None)

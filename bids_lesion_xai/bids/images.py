@@ -76,7 +76,7 @@ def normal(key: str, value: str) -> str:
     ('1', '01')
     """
     is_number = key in NUMBERED and value.isascii() and value.isdigit()
-    return str(int(value)) if is_number else value
+    return value.lstrip("0") or "0" if is_number else value
 
 
 def take_apart(path: Path) -> NamedFile | None:
@@ -180,7 +180,7 @@ def _walk(folder: str, seen: set[str], paths: list[str], closed: dict[str, str])
 
 
 def _why_closed(folder: Path, error: OSError) -> str:
-    if folder.is_symlink() and not folder.exists():
+    if isinstance(error, FileNotFoundError) and folder.is_symlink():
         return f"a link to {folder.readlink().name}, which is not there; bind its folder"
     return error.strerror or str(error)
 

@@ -48,8 +48,8 @@ class Metadata:
 
     def problems(self, image: NamedFile, sidecars: Iterable[NamedFile]) -> list[str]:
         """Return what is wrong with the sidecars of an image."""
-        contents = {s.path.name: self._content(s.path) for s in self._applying(image, sidecars)}
-        return [f"{name} {text}" for name, text in contents.items() if isinstance(text, str)]
+        found = [(s.path.name, self._content(s.path)) for s in self._applying(image, sidecars)]
+        return [f"{name} {content}" for name, content in found if isinstance(content, str)]
 
     def _applying(self, image: NamedFile, sidecars: Iterable[NamedFile]) -> list[NamedFile]:
         """Return the sidecars that apply to an image, the nearest last."""

@@ -66,8 +66,7 @@ def run_participants(config: RunConfig) -> int:
     visits, skipped = find_inputs(config)
     _tell_selection(visits, skipped)
     if not visits:
-        message = f"No visit with FLAIR and T1w in {config.bids_dir}; nothing to do."
-        raise DataError(message)
+        raise DataError(nothing_to_do(config))
     visits, alone = with_companions(visits, config)
     skipped += alone
     if config.validate:
@@ -194,6 +193,12 @@ def find_inputs(config: RunConfig) -> tuple[list[VisitInputs], list[SkippedVisit
     for problem in dataset_problems(config.bids_dir, config.participants):
         log.warning("%s: %s", config.bids_dir, problem)
     return visits, skipped
+
+
+def nothing_to_do(config: RunConfig) -> str:
+    """Return what is said where no visit can be processed."""
+    asked = " that --bids-filter-file asks for" if config.bids_filter_file else ""
+    return f"No visit with FLAIR and T1w{asked} in {config.bids_dir}; nothing to do."
 
 
 def _tell_selection(visits: Sequence[VisitInputs], skipped: Sequence[SkippedVisit]) -> None:

@@ -20,6 +20,7 @@ from bids_lesion_xai.cli.participant import (
     asked_for_by_name,
     check_engine,
     find_inputs,
+    nothing_to_do,
 )
 from bids_lesion_xai.cli.screen import say
 from bids_lesion_xai.config import SCHEDULERS, RunConfig
@@ -75,8 +76,7 @@ def _tell_participants(config: RunConfig) -> int:
         rows += [_skip_row(skip) for skip in skipped]
         _write_table(config.dry_run_table, rows)
     if not visits:
-        message = f"No visit with FLAIR and T1w in {config.bids_dir}; nothing to do."
-        raise DataError(message)
+        raise DataError(nothing_to_do(config))
     n_changed = sum(bool(why) for why in reasons.values())
     for line in _total(n_changed, len(visits) - n_changed, len(skipped), one, config):
         say(line)

@@ -17,7 +17,9 @@ import nibabel as nb
 import numpy as np
 import pytest
 from bids import BIDSLayout
+from sqlalchemy.exc import OperationalError
 
+from bids_lesion_xai.bids import database
 from bids_lesion_xai.bids.database import FILE_NAME, Database
 from bids_lesion_xai.bids.dataset import SkippedVisit, VisitInputs, find_visits
 from bids_lesion_xai.bids.images import list_participant, participants_in
@@ -609,6 +611,49 @@ def test_a_name_that_is_no_utf_8_is_told(root: Path, folder: Path) -> None:
     # Whatever the terminal can show.
     str(caught.value).encode()
     assert names(folder) == []
+
+
+def test_a_participant_that_is_no_utf_8_and_came_later_is_told(root: Path, folder: Path) -> None:
+    Database(root, folder)
+    (root / os.fsdecode(b"sub-\xe4")).mkdir()
+    with pytest.raises(DataError, match="which is no UTF-8"):
+        find(root, folder)
+
+
+def test_a_configuration_that_pybids_cannot_read_is_told(root: Path, folder: Path) -> None:
+    (root / "layout_config.json").write_text("{")
+    with pytest.raises(DataError, match=r"makes no index of this dataset \(.*layout_config.json"):
+        Database(root, folder)
+    assert names(folder) == []
+
+
+def test_an_index_that_the_database_library_cannot_write_is_told(
+    root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_full(*_: object, **__: object) -> None:
+        message = "database or disk is full"
+        raise OperationalError(message, {}, Exception(message))
+
+    monkeypatch.setattr(database, "BIDSLayout", is_full)
+    with pytest.raises(OutputError, match=r"cannot be written \(.*disk is full\)"):
+        Database(root, folder)
+    assert names(folder) == []
+
+
+def test_a_folder_of_the_index_that_is_closed_is_told(root: Path, folder: Path) -> None:
+    Database(root, folder)
+    folder.chmod(0)
+    with bound_by_modes(), pytest.raises(OutputError, match=r"Permission denied"):
+        Database(root, folder)
+    folder.chmod(0o700)
+
+
+def test_a_session_that_was_moved_here_with_its_times_is_seen(root: Path, folder: Path) -> None:
+    Database(root, folder)
+    add_pair(root, "sub-01_ses-3")
+    for path in (root / "sub-01", *(root / "sub-01").rglob("ses-3*")):
+        os.utime(path, ns=(0, 0))
+    assert find(root, folder) == find_visits(root, (), ())
 
 
 def test_a_name_that_is_no_utf_8_does_not_matter_where_nothing_is_indexed(

@@ -18,6 +18,7 @@ from bids_lesion_xai.bids.dataset import (
     find_labelled,
     find_visits,
 )
+from bids_lesion_xai.bids.filters import read_filters
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import DataError, NotFoundError
 
@@ -313,6 +314,19 @@ def test_a_link_to_a_folder_that_is_not_there_is_told(root: Path, link: str, vis
     assert f"{link} (a link to folder, which is not there" in skipped(root)[visit]
     assert "jane" not in skipped(root)[visit]
     assert find_visits(root, [visit.partition("_")[0][4:]], ())[1]
+
+
+def test_a_named_participant_without_a_session_that_the_filter_asks_for_is_told(
+    root: Path, tmp_path: Path
+) -> None:
+    add_all(root, *pair("sub-01_ses-1"), *pair("sub-02_ses-2"))
+    (tmp_path / "filter.json").write_text('{"flair": {"session": "2"}}')
+    filters = read_filters(tmp_path / "filter.json")
+    visits, skips = find_visits(root, ("01", "02"), (), filters)
+    assert [one.visit.name for one in visits] == ["sub-02_ses-2"]
+    (skip,) = skips
+    assert skip.by_filter
+    assert skip.reason == "sub-01: has no session that --bids-filter-file asks for."
 
 
 def test_other_links_that_lead_nowhere_do_not_matter(root: Path) -> None:

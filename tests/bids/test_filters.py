@@ -261,12 +261,26 @@ def test_what_the_file_cannot_mean_is_refused_with_the_file_and_the_place(
     [
         ('{"t1w": {"run": 1, "run": 2}}', "'run' stands there twice"),
         ('{"t1w": {}, "flair": {}, "t1w": {"run": 1}}', "'t1w' stands there twice"),
-        ('{"t1w": {"b": 1, "a": 1, "b": 1, "a": 1, "c": 1}}', "'a' and 'b'"),
+        ('{"t1w": {"b": 1, "a": 1, "b": 1, "a": 1, "c": 1}}', "'a' and 'b' stand there twice"),
     ],
 )
 def test_a_name_that_stands_twice_is_refused(path: Path, text: str, words: str) -> None:
     path.write_text(text)
+    assert refusal(path).startswith(f"{path}: ")
     assert words in refusal(path)
+
+
+def test_a_number_of_any_length_is_a_label(path: Path) -> None:
+    path.write_text(json.dumps({"t1w": {"run": "0" * 9 + "1" * 5000}}))
+    assert read_filters(path).t1w.wanted == {"run": ("1" * 5000,)}
+
+
+@pytest.mark.parametrize(("name", "is_offered"), [("suffix", False), ("acq", True)])
+def test_null_is_offered_for_an_empty_list_where_it_may_stand(
+    name: str, is_offered: bool, path: Path
+) -> None:
+    path.write_text(json.dumps({"t1w": {name: []}}))
+    assert ("write null" in refusal(path)) is is_offered
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
