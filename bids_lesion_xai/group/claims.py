@@ -105,7 +105,7 @@ def claims(
     covariates: pd.DataFrame | None = None,
     *,
     units: str = "",
-    sessions: Sequence[str] = (),
+    has_sign: bool = True,
 ) -> pd.DataFrame:
     """Return one row a claim; what the tables have no columns or values for is left out.
 
@@ -115,14 +115,15 @@ def claims(
         The output ``group_lesions``. Claims on lesions are made of rows without ``outcome``, or
         with TP or FP; with a column ``match`` also on changes, see `bids_lesion_xai.group.trends`.
     visits : DataFrame
-        The output ``group_participants``, for `covariates`.
+        The output ``group_participants``, for `covariates` and for the sessions of each person;
+        without it, sessions are those that show a lesion.
     covariates : DataFrame
         One row a participant with ``participant_id`` as its index. Columns of numbers give slopes,
         others levels that are compared in pairs.
     units : str
         Of saliency.
-    sessions : sequence of str
-        In the order of time; see `changes`.
+    has_sign : bool
+        Whether its sign says anything of the images; without, nothing is claimed of it.
 
     Returns
     -------
@@ -135,10 +136,10 @@ def claims(
         predicted = lesions[~lesions["outcome"].isin(["FN", "TN"])]
     made = [
         *_claims_of_image(predicted),
-        *_claims_of_place(predicted, units),
+        *(_claims_of_place(predicted, units) if has_sign else ()),
         *_claims_of_outcomes(lesions, units),
         *_claims_of_context(predicted),
-        *_claims_of_change(predicted, sessions, units),
+        *_claims_of_change(predicted, visits, units),
         *_claims_of_covariates(visits, covariates, units),
     ]
     return _table(made)
@@ -269,11 +270,11 @@ def _never_settled(lesions: pd.DataFrame, column: str) -> pd.Series[bool]:
 
 
 def _claims_of_change(
-    lesions: pd.DataFrame, sessions: Sequence[str], units: str
+    lesions: pd.DataFrame, visits: pd.DataFrame | None, units: str
 ) -> Iterator[Claim]:
     if not _has(lesions, "match"):
         return
-    table = changes(lesions, sessions)
+    table = changes(lesions, visits)
     names = {
         "flair_share": ("the FLAIR share of matched lesions", ""),
         "flair_peak": ("the magnitude of the peak saliency of FLAIR of matched lesions", units),
@@ -292,7 +293,13 @@ def _claims_of_change(
                 f"{name} rises from the first to the last session",
                 f"{name} falls from the first to the last session",
                 f"{name} changes from the first to the last session",
+                _nothing_to_compare(len(table) - len(known)),
             )
+
+
+def _nothing_to_compare(n: int) -> str:
+    who = f"{_count(n, 'participant')} with several sessions"
+    return f"{who} left out: no lesion to compare between the first and the last" if n else ""
 
 
 def _claims_of_covariates(

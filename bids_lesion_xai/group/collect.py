@@ -21,6 +21,7 @@ from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import EXPERIMENTS
 from bids_lesion_xai.errors import DataError
+from bids_lesion_xai.explain.catalogue import has_sign
 from bids_lesion_xai.group.stats import summarise_lesions
 
 MISSING = "n/a"
@@ -63,6 +64,8 @@ class Collection:
         Settings that the visits were not all processed with, so that their numbers do not compare.
     units : str
         Of the saliency, or words that say that it has several.
+    has_sign : bool
+        Whether the sign of the saliency of all visits says anything of the images.
     unfollowed : tuple of str
         Why lesions of some people are not followed from session to session.
     """
@@ -74,6 +77,7 @@ class Collection:
     problems: tuple[str, ...]
     differences: tuple[str, ...]
     units: str
+    has_sign: bool
     unfollowed: tuple[str, ...] = ()
 
 
@@ -101,6 +105,7 @@ def collect(
     experiments: dict[str, list[pd.DataFrame]] = {name: [] for name in EXPERIMENTS}
     rows, settings, problems = [], [], []
     units: set[str] = set()
+    signs: set[bool] = set()
     for visit in store.visits():
         completed = store.completed_ns(visit)
         try:
@@ -117,7 +122,9 @@ def collect(
             tables[visit] = table
             for name, rows_of_visit in made.items():
                 experiments[name].append(rows_of_visit)
-            units.add(str(store.facts("saliency_table", visit)["Units"]))
+            facts = store.facts("saliency_table", visit)
+            units.add(str(facts["Units"]))
+            signs.add(has_sign(str(facts["Method"]), str(facts["Aggregation"])))
             rows.append(row)
             settings.append(chosen)
     if not tables:
@@ -139,6 +146,7 @@ def collect(
         tuple(problems),
         tuple(_differences(settings)),
         units.pop() if len(units) == 1 else "units that differ between visits",
+        all(signs),
         tuple(unfollowed),
     )
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,19 @@ PEAKS = tuple(f"{channel}_peak" for channel in CHANNELS)
 CHANGING = ("flair_share", *PEAKS, _VOLUME)
 
 
-def changes(lesions: pd.DataFrame, sessions: Sequence[str] = ()) -> pd.DataFrame:
+def session_order(session: str) -> tuple[list[str | int], str]:
+    """Return what sessions are sorted by: the label, in which numbers count as numbers.
+
+    Labels that differ in the zeros before a number only are in the order of their characters.
+
+    >>> sorted(["M12", "M6", "M0", "M06"], key=session_order)
+    ['M0', 'M06', 'M6', 'M12']
+    """
+    parts = re.split(r"(\d+)", session)
+    return [int(part) if part.isdecimal() else part for part in parts], session
+
+
+def changes(lesions: pd.DataFrame, visits: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the change of each person's lesions from the first to the last session.
 
     Only lesions that both sessions show count; what is new or has vanished has no change.
@@ -28,37 +40,33 @@ def changes(lesions: pd.DataFrame, sessions: Sequence[str] = ()) -> pd.DataFrame
         With ``participant_id``, ``session_id``, columns of `CHANGING`, and ``match``: rows of one
         person with the same value there are one lesion, once in a session at most; missing for a
         lesion that no other session shows. See `bids_lesion_xai.lesions.match`.
-    sessions : sequence of str
-        All values of ``session_id`` in the order of time; sorted by name if not given.
+    visits : DataFrame, optional
+        With ``participant_id`` and ``session_id`` of all visits, those without a lesion too. If
+        not given, sessions are those of `lesions`.
 
     Returns
     -------
     DataFrame
-        One row a participant who has two sessions with a lesion in common: ``participant_id``,
-        ``first_session``, ``last_session``, ``n_lesions``, and the mean over these lesions of last
-        less first, by column; of peaks, that of their magnitudes; of the volume, the binary
-        logarithm of its ratio, in ``volume_doublings``.
+        One row a participant who has several sessions: ``participant_id``, ``first_session`` and
+        ``last_session`` by `session_order`, ``n_lesions`` that both show, and the mean over these
+        lesions of last less first, by column, missing if there are none; of peaks, that of their
+        magnitudes; of the volume, the binary logarithm of its ratio, in ``volume_doublings``.
     """
-    order = {name: place for place, name in enumerate(sessions or sorted(_sessions(lesions)))}
     columns = [name for name in CHANGING if name in lesions]
     names = [VOLUME_CHANGE if name == _VOLUME else name for name in columns]
+    found = dict(list(lesions.groupby("participant_id")))
     rows = []
-    for participant, own in lesions.groupby("participant_id"):
-        visited = sorted(_sessions(own), key=order.__getitem__)
-        if len(visited) < 2:
-            continue
-        first, last = (_matched(own, session)[columns] for session in (visited[0], visited[-1]))
-        change = (last - first).reindex(first.index.intersection(last.index))
-        if len(change):
+    for participant, own in (lesions if visits is None else visits).groupby("participant_id"):
+        visited = sorted(set(own["session_id"].astype(str)), key=session_order)
+        if len(visited) > 1:
+            shown = found.get(participant, lesions.iloc[:0])
+            first, last = (_matched(shown, visited[end])[columns] for end in (0, -1))
+            change = (last - first).reindex(first.index.intersection(last.index))
             means = dict(zip(names, change.mean(), strict=True))
             ids = {"participant_id": participant, "first_session": visited[0]}
             rows.append(ids | {"last_session": visited[-1], "n_lesions": len(change)} | means)
     header = ["participant_id", "first_session", "last_session", "n_lesions", *names]
     return pd.DataFrame(rows, columns=header)
-
-
-def _sessions(lesions: pd.DataFrame) -> set[str]:
-    return set(lesions["session_id"].astype(str))
 
 
 def _matched(own: pd.DataFrame, session: str) -> pd.DataFrame:

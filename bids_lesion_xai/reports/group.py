@@ -20,6 +20,7 @@ from bids_lesion_xai.group.collect import (
     MISSING,
     Collection,
     collect,
+    is_compared,
     predicted_lesions,
     write_table,
 )
@@ -41,11 +42,11 @@ from bids_lesion_xai.reports.outliers import (
     find_outliers,
 )
 
-# Outputs of each visit that a group table is made from.
+# Outputs of each visit that a group table is made from, beside the table of its regions.
 _SOURCES = {
-    "group_lesions": ("lesion_table", "saliency_table"),
-    "group_participants": ("lesion_table", "saliency_table", "brain_mask", "preproc_flair"),
-    "group_claims": ("lesion_table", "saliency_table"),
+    "group_lesions": ("saliency_table", "experiment_numbers"),
+    "group_participants": ("saliency_table", "brain_mask", "preproc_flair"),
+    "group_claims": ("saliency_table", "experiment_numbers"),
 }
 _INTERVAL_COLUMNS = (
     "flair_share",
@@ -86,7 +87,13 @@ def write_group(
         The output folder cannot be written.
     """
     group = collect(store, matches, unfollowed)
-    found = claims(group.lesions, group.participants, covariates, units=group.units)
+    found = claims(
+        group.lesions,
+        group.participants,
+        covariates,
+        units=group.units,
+        has_sign=group.has_sign,
+    )
     tables = {
         "group_lesions": group.lesions,
         "group_participants": group.participants,
@@ -99,12 +106,22 @@ def write_group(
 
 
 def _publish_table(store: Store, key: str, table: pd.DataFrame, group: Collection) -> Path:
-    sources = [store.uri(source, visit) for visit in group.visits for source in _SOURCES[key]]
+    sources = [uri for visit in group.visits for uri in _sources(store, visit, key)]
     with tempfile.TemporaryDirectory() as folder:
         written = write_table(table, Path(folder, "table.tsv"))
         facts = {"Sources": sources, "Units": group.units}
         wanted = {name: facts[name] for name in DERIVATIVES[key].facts}
         return store.publish(key, written, wanted)
+
+
+def _sources(store: Store, visit: Visit, key: str) -> list[str]:
+    """Return the URIs of the outputs that a visit has and the group table `key` is made from."""
+    regions = "region_table" if is_compared(store, visit) else "lesion_table"
+    return [
+        store.uri(name, visit)
+        for name in (regions, *_SOURCES[key])
+        if not DERIVATIVES[name].optional or store.path(name, visit).is_file()
+    ]
 
 
 def _content(store: Store, group: Collection, found: pd.DataFrame) -> dict[str, Any]:
@@ -244,7 +261,8 @@ def _time_charts(visits: pd.DataFrame) -> list[dict[str, str]]:
     follows = visits["participant_id"].duplicated().any()
     draw = charts.draw_over_time if follows else charts.draw_people
     text = (
-        "A line is a participant; sessions stand in the order of their names."
+        "A line is a participant; sessions stand in the order of their names, in which numbers "
+        "count as numbers."
         if follows
         else "A bar is a participant."
     )

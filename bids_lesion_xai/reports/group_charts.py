@@ -12,6 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from bids_lesion_xai.conventions import CHANNELS, FILLS, OUTCOMES
 from bids_lesion_xai.group.stats import bootstrap_means
+from bids_lesion_xai.group.trends import session_order
 from bids_lesion_xai.reports import page
 from bids_lesion_xai.reports.colours import (
     CHANNEL_COLOURS,
@@ -189,9 +190,9 @@ def draw_outcome_margins(table: pd.DataFrame, fill: str) -> str:
 def draw_over_time(visits: pd.DataFrame, column: str, label: str) -> str:
     """Return a number of each visit by session, with a line for each participant.
 
-    Sessions stand in the order of their names.
+    Sessions stand in the order of `session_order`.
     """
-    sessions = sorted(visits["session_id"].astype(str).unique())
+    sessions = sorted(visits["session_id"].astype(str).unique(), key=session_order)
     places = {name: place for place, name in enumerate(sessions)}
     people = sorted(visits["participant_id"].unique())
     with page.chart(*_CHART_SIZE) as (figure, axes):

@@ -55,6 +55,13 @@ def test_every_question_with_columns_is_answered(table: pd.DataFrame) -> None:
     assert not table.duplicated(["question", "contrast", "measure"]).any()
 
 
+def test_nothing_is_claimed_of_a_sign_that_says_nothing(
+    lesions: pd.DataFrame, table: pd.DataFrame
+) -> None:
+    squares = claims(lesions, visits_of(lesions), has_sign=False)
+    assert set(squares["question"]) == set(table["question"]) - {PLACE}
+
+
 def test_intervals_are_where_the_truth_is(table: pd.DataFrame) -> None:
     true = np.array([truth(row, 0.5) for _, row in table.iterrows()])
     known = ~np.isnan(true) & table["low"].notna()
@@ -282,6 +289,28 @@ def test_changes_of_matched_lesions_are_claimed(lesions: pd.DataFrame) -> None:
     assert row["question"] == CHANGE
     assert row["estimate"] == pytest.approx(1, abs=0.1)
     assert re.match("The volume of matched lesions rises from the first", row["statement"])
+
+
+def test_people_of_several_sessions_without_a_lesion_to_compare_are_left_out_and_counted(
+    lesions: pd.DataFrame,
+) -> None:
+    first = lesions.drop_duplicates("participant_id").assign(session_id="ses-M6", outcome=np.nan)
+    people = first["participant_id"].tolist()
+    second = first.assign(session_id="ses-M12", volume_mm3=first["volume_mm3"] * 2)
+    matched = pd.concat([first.assign(match=1), second.assign(match=1)], ignore_index=True)
+    # The lesion of the first has vanished for another; the last has one session.
+    matched.loc[len(people), "match"] = 2
+    matched = matched.iloc[:-1]
+    # The last session of the next two shows no lesion.
+    healed = first.iloc[1:3].assign(session_id="ses-M24")
+    visits = visits_of(pd.concat([matched, healed]))
+    for table, n_left_out in ((None, 1), (visits, 3)):
+        found = claims(matched, table)
+        own = found[found["question"] == CHANGE]
+        assert own["n_participants"].eq(len(people) - 1 - n_left_out).all()
+        noun = "participant" if n_left_out == 1 else "participants"
+        remark = f"{n_left_out} {noun} with several sessions left out: no lesion to compare "
+        assert own["statement"].str.contains(f" {remark}between the first and the last.").all()
 
 
 def test_lesions_without_a_match_and_missed_ones_do_not_change_the_changes(

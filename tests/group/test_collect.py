@@ -295,3 +295,19 @@ def test_a_visit_that_another_run_processes_meanwhile_is_left_out_and_is_no_prob
     found = collect(store)
     assert found.visits == TWO_SESSIONS
     assert found.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("facts", "signed"),
+    [
+        ([{}, {}], True),
+        ([{"Aggregation": "rms"}] * 2, False),
+        ([{}, {"Method": "vargrad"}], False),
+    ],
+)
+def test_values_have_a_sign_if_those_of_all_visits_have(
+    facts: list[dict[str, str]], signed: bool, tmp_path: Path
+) -> None:
+    for visit, own in zip(VISITS, facts, strict=False):
+        publish_outputs(tmp_path, [visit], own.get("Method", "smoothgrad"), own)
+    assert collect(Store(tmp_path)).has_sign is signed

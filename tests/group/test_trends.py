@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pandas as pd
 import pytest
 
-from bids_lesion_xai.group.trends import changes
+from bids_lesion_xai.group.trends import changes, session_order
 
 COLUMNS = ["participant_id", "session_id", "match", "volume_mm3", "flair_share"]
 LESIONS = pd.DataFrame(
@@ -26,26 +28,80 @@ LESIONS = pd.DataFrame(
 )
 
 
+def renamed(**names: str) -> pd.DataFrame:
+    """Return the lesions with other names of the sessions a, b and c."""
+    sessions = {f"ses-{before}": f"ses-{after}" for before, after in names.items()}
+    return LESIONS.assign(session_id=LESIONS["session_id"].map(sessions))
+
+
+def test_numbers_in_labels_of_sessions_count_as_numbers() -> None:
+    labels = ["M12b10", "M12b2", "M12", "M6", "M0"]
+    assert sorted(labels, key=session_order) == labels[::-1]
+    names = ["ses-x", "ses-20230105", "ses-10", "ses-2", "n/a"]
+    assert sorted(names, key=session_order) == names[::-1]
+
+
+def test_labels_without_numbers_are_in_the_order_of_their_characters() -> None:
+    labels = ["post", "Post", "pre", "", "po", "baseline", "pré"]
+    assert sorted(labels, key=session_order) == sorted(labels)
+
+
+def test_labels_of_equal_numbers_have_one_order() -> None:
+    for labels in permutations(["1", "01", "001", "2"]):
+        assert sorted(labels, key=session_order) == ["001", "01", "1", "2"]
+
+
+def test_the_last_session_is_that_of_the_largest_number() -> None:
+    months = changes(renamed(a="M0", b="M6", c="M12"))
+    assert months["last_session"].tolist() == ["ses-M12", "ses-M6"]
+    numbers = [name for name in months if not name.endswith("_session")]
+    pd.testing.assert_frame_equal(months[numbers], changes(LESIONS)[numbers])
+
+
 def test_the_change_is_that_of_lesions_in_the_first_and_the_last_session() -> None:
-    (row,) = changes(LESIONS).to_dict("records")
+    row, _ = changes(LESIONS).to_dict("records")
     sessions = {"first_session": "ses-a", "last_session": "ses-c"}
     assert row | {"participant_id": "sub-1", "n_lesions": 2} | sessions == row
     assert row["flair_share"] == pytest.approx(0.2)
     assert row["volume_doublings"] == pytest.approx(1.5)
 
 
+def test_people_whose_first_and_last_session_share_no_lesion_have_a_row_without_change() -> None:
+    _, row = changes(LESIONS).to_dict("records")
+    assert (row["participant_id"], row["n_lesions"]) == ("sub-3", 0)
+    assert pd.isna([row["flair_share"], row["volume_doublings"]]).all()
+
+
+def test_a_last_session_without_lesions_is_the_last() -> None:
+    healed = [("sub-1", "ses-d"), ("sub-2", "ses-b"), ("sub-4", "ses-a"), ("sub-4", "ses-b")]
+    columns = ["participant_id", "session_id"]
+    visits = pd.concat([LESIONS[columns].drop_duplicates(), pd.DataFrame(healed, columns=columns)])
+    found = changes(LESIONS, visits)
+    assert found["participant_id"].tolist() == ["sub-1", "sub-2", "sub-3", "sub-4"]
+    assert found["last_session"].tolist() == ["ses-d", "ses-b", "ses-b", "ses-b"]
+    assert found["n_lesions"].eq(0).all()
+    assert found[["flair_share", "volume_doublings"]].isna().all(axis=None)
+
+
+def test_a_session_in_the_middle_without_lesions_changes_nothing() -> None:
+    between = pd.DataFrame([("sub-1", "ses-b2")], columns=["participant_id", "session_id"])
+    pd.testing.assert_frame_equal(
+        changes(LESIONS, pd.concat([LESIONS, between])), changes(LESIONS)
+    )
+
+
 def test_a_peak_that_turns_its_sign_alone_has_not_changed() -> None:
     peaks = [0.5, -0.5, 0.9, 0.1, -0.5, 0.5, 0.3, 0.2, 0.2, 0.2]
-    (row,) = changes(LESIONS.assign(flair_peak=peaks)).to_dict("records")
+    row, _ = changes(LESIONS.assign(flair_peak=peaks)).to_dict("records")
     assert row["flair_peak"] == 0
-    (row,) = changes(LESIONS.assign(flair_peak=[2 * peaks[0], *peaks[1:]])).to_dict("records")
+    row, _ = changes(LESIONS.assign(flair_peak=[2 * peaks[0], *peaks[1:]])).to_dict("records")
     assert row["flair_peak"] == pytest.approx(-0.25)
 
 
 def test_sessions_in_reverse_order_reverse_the_sign() -> None:
-    forward, back = changes(LESIONS), changes(LESIONS, ["ses-c", "ses-b", "ses-a"])
+    forward, back = changes(LESIONS), changes(renamed(a="c", b="b", c="a"))
     for name in ("flair_share", "volume_doublings"):
-        assert back[name].tolist() == pytest.approx((-forward[name]).tolist())
+        assert back[name].tolist() == pytest.approx((-forward[name]).tolist(), nan_ok=True)
 
 
 def test_the_order_of_rows_does_not_matter() -> None:

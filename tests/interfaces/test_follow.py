@@ -117,6 +117,16 @@ def test_the_order_of_the_visits_and_other_people_do_not_matter(still: Store) ->
     assert numbers[SESSIONS[1]] == {1: 2, 2: 1, 3: 4}
 
 
+def test_sessions_follow_each_other_by_the_numbers_in_their_labels(still: Store) -> None:
+    months = [Visit("03", label) for label in ("M0", "M6", "M12")]
+    for visit, balls in zip(months, (BEFORE, AFTER, SPLIT), strict=True):
+        publish(still, visit, SMALL, balls)
+    numbers, problems = follow_lesions(still, [*months, *SESSIONS])
+    assert problems == []
+    for month, session in zip(months, SESSIONS, strict=True):
+        assert numbers[month] == numbers[session]
+
+
 def test_nobody_with_two_sessions_is_nothing_to_follow(still: Store) -> None:
     assert follow_lesions(still, [SESSIONS[0], Visit("02")]) == ({}, [])
 

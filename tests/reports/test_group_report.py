@@ -15,8 +15,8 @@ from bids_lesion_xai.bids.derivatives import DERIVATIVES
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import DataError
-from bids_lesion_xai.group.claims import claims, question_of
-from bids_lesion_xai.group.collect import Collection, collect, read_table
+from bids_lesion_xai.group.claims import CHANGE, claims, question_of
+from bids_lesion_xai.group.collect import Collection, collect, read_table, write_table
 from bids_lesion_xai.reports import group, group_charts
 from bids_lesion_xai.reports.citation import ways
 from bids_lesion_xai.reports.group import write_group
@@ -26,6 +26,7 @@ from tests.outputs import (
     VISITS,
     WITHOUT_LESION,
     Html,
+    compare_with_reference,
     publish_outputs,
     raw_rows,
     same_number,
@@ -73,6 +74,29 @@ def test_the_sidecars_name_their_sources(store: Store) -> None:
     assert len(sources) == 2 * len(VISITS)
     for source in (*sources, *store.facts("group_participants")["Sources"]):
         assert (store.root / source.removeprefix("bids::")).is_file()
+
+
+def test_the_sources_are_the_tables_that_each_visit_has(tmp_path: Path) -> None:
+    store = publish_outputs(tmp_path)
+    compared, plain, studied = VISITS
+    compare_with_reference(store, compared, ["TP", "FP", "FN"])
+    columns = list(DERIVATIVES["experiment_numbers"].columns)
+    numbers = pd.DataFrame([{"index": 1, "name": "L001"}], columns=columns)
+    write_table(numbers, store.path("experiment_numbers", studied))
+    write_group(store)
+    read = {
+        compared: ["region_table", "saliency_table"],
+        plain: ["lesion_table", "saliency_table"],
+        studied: ["lesion_table", "saliency_table", "experiment_numbers"],
+    }
+    lesions = [store.uri(key, visit) for visit, keys in read.items() for key in keys]
+    assert store.facts("group_lesions")["Sources"] == lesions
+    assert store.facts("group_claims")["Sources"] == lesions
+    images = ("brain_mask", "preproc_flair")
+    visits = [
+        store.uri(key, visit) for visit, keys in read.items() for key in (*keys[:2], *images)
+    ]
+    assert store.facts("group_participants")["Sources"] == visits
 
 
 @pytest.mark.parametrize("units", ["probability", "(logit per unit of normalised intensity)^2"])
@@ -180,6 +204,25 @@ def test_lesions_that_are_followed_have_numbers_and_those_that_are_not_a_reason(
     assert f"<p>Lesions of this person are not followed: {escape(reason)}</p>" in text
 
 
+def test_somebody_whose_lesions_have_all_vanished_is_left_out_of_changes_and_counted(
+    tmp_path: Path,
+) -> None:
+    first, last = TWO_SESSIONS
+    store = publish_outputs(tmp_path, TWO_SESSIONS)
+    write_group(store, None, {first: {1: 1, 2: 2, 3: 3}, last: {}})
+    own = [row for row in raw_rows(store.path("group_claims")) if row["question"] == CHANGE]
+    assert len(own) == 4
+    for row in own:
+        assert "1 participant with several sessions left out: no lesion" in row["statement"]
+
+
+def test_sessions_are_drawn_in_the_order_of_their_numbers() -> None:
+    loads = {"ses-M0": 1, "ses-M12": 3, "ses-M6": 2}
+    visits = pd.DataFrame({"session_id": loads.keys(), "n_lesions": loads.values()})
+    svg = group_charts.draw_over_time(visits.assign(participant_id="sub-1"), "n_lesions", "number")
+    assert re.findall(r">(ses-\w+)<", svg) == ["ses-M0", "ses-M6", "ses-M12"]
+
+
 @pytest.fixture
 def cohort(monkeypatch: pytest.MonkeyPatch) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Make the group level see a simulated cohort; return its lesions and a covariate."""
@@ -191,7 +234,7 @@ def cohort(monkeypatch: pytest.MonkeyPatch) -> tuple[pd.DataFrame, pd.DataFrame]
     visits = visits.assign(brain_volume_mm3=1e6, registration_similarity=0.6)
     names = zip(visits["participant_id"], visits["session_id"], strict=True)
     labels = tuple(Visit(who[4:], when[4:]) for who, when in names)
-    collection = Collection(lesions, visits, {}, labels, (), (), "logit")
+    collection = Collection(lesions, visits, {}, labels, (), (), "logit", True)
     monkeypatch.setattr(group, "collect", lambda *_: collection)
     people = visits["participant_id"].unique()
     return lesions, pd.DataFrame({"age": range(len(people))}, people, dtype=float)
