@@ -183,7 +183,8 @@ class Store:
         for row in DERIVATIVES.values():
             if row.level is not Level.GROUP:
                 path = row.path(visit, "*" if row.level in LESION_LEVELS else None, "*")
-                for name in {path.name, _sidecar_path(path).name}:
+                names = {path.name, _sidecar_path(path).name} if row.facts else {path.name}
+                for name in names:
                     yield from (self.root / path.parent).glob(f"{before}{name}{after}")
 
     def _listed(self, visit: Visit) -> list[Path]:

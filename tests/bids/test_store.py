@@ -138,6 +138,7 @@ def test_clearing_leaves_what_others_put_beside(store: Store, source: Path) -> N
         anat / f"{VISIT.name}_space-T1w_label-L_desc-manual_mask.nii.gz",
         store.path("overview_figure", VISIT).with_name(f"{VISIT.name}_desc-summary_T1w.html"),
         store.root / f"{VISIT.name}.html.bak",
+        store.root / f"{VISIT.name}.json",
     ]
     for path in foreign:
         path.write_text("")
