@@ -168,13 +168,6 @@ def find_visits(
     selector = Selector(bids_dir, filters, Metadata(sidecars_beside(bids_dir)))
     visits: list[VisitInputs] = []
     skipped: list[SkippedVisit] = []
-    skipped += [
-        SkippedVisit(
-            Visit(label, sessions[0]), f"sub-{label}: has no session {' or '.join(sessions)}."
-        )
-        for label in dict.fromkeys(participants)
-        if sessions and label in listings and not set(sessions) & set(listings[label].sessions)
-    ]
     for label, listing in listings.items():
         for session in listing.sessions:
             visit = Visit(label, session)
@@ -185,17 +178,19 @@ def find_visits(
                 visits.append(found)
             else:
                 skipped.append(found)
-    seen = {one.participant for one in (*(v.visit for v in visits), *(s.visit for s in skipped))}
-    skipped += [
-        SkippedVisit(
-            Visit(label),
-            f"sub-{label}: has no session that --bids-filter-file asks for.",
-            by_filter=True,
-        )
-        for label in dict.fromkeys(participants)
-        if label not in seen
-    ]
-    return visits, skipped
+    looked_at = {one.visit.participant for some in (visits, skipped) for one in some}
+    named = dict.fromkeys(participants)
+    absent = [_without_session(label, sessions) for label in named if label not in looked_at]
+    return visits, [*absent, *skipped]
+
+
+def _without_session(participant: str, sessions: Sequence[str]) -> SkippedVisit:
+    """Return what is told of a participant who has none of the sessions that are asked for."""
+    if sessions:
+        reason = f"sub-{participant}: has no session {' or '.join(sessions)}."
+        return SkippedVisit(Visit(participant, sessions[0]), reason)
+    reason = f"sub-{participant}: has no session that --bids-filter-file asks for."
+    return SkippedVisit(Visit(participant), reason, by_filter=True)
 
 
 def _index(root: Path, *ignore: re.Pattern[str]) -> BIDSLayout:

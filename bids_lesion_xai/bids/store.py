@@ -166,7 +166,7 @@ class Store:
     def clear(self, visit: Visit) -> None:
         """Remove all outputs of a visit, the mark of completeness first.
 
-        Files that others put beside them stay.
+        Files of other names that somebody put beside them stay.
         """
         listed = self._listed(visit)
         self.path(LAST_KEY, visit).unlink(missing_ok=True)

@@ -103,6 +103,7 @@ def _run_level(level: str, config: RunConfig) -> int:
 def _plan(config: RunConfig) -> int:
     with TemporaryDirectory() as cache:
         _place_caches(Path(cache))
+        # Only now, for matplotlib reads where its cache is when it is imported.
         from bids_lesion_xai.cli.plan import tell_plan
 
         return tell_plan(config)
@@ -223,6 +224,7 @@ def _prepare_folders(config: RunConfig) -> None:
 
 
 def _place_caches(folder: Path) -> None:
+    """Let libraries write their caches into a folder instead of the user's home."""
     for variable in ("MPLCONFIGDIR", "XDG_CACHE_HOME", "TORCH_HOME", "NIPYPE_CONFIG_DIR"):
         # One that the environment names may be a folder of the host that a container cannot write.
         os.environ[variable] = str(folder)
