@@ -17,6 +17,7 @@ from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.conventions import (
     CHANNELS,
     EXPERIMENTS,
+    INPUT_METHODS,
     LOCATIONS,
     OUTCOMES,
     SALIENCY_PERCENTAGES,
@@ -35,6 +36,9 @@ def method_label(method: str) -> str:
     'smoothgradsquared'
     """
     return method.replace("-", "")
+
+
+METHOD_LABELS = tuple(map(method_label, INPUT_METHODS))
 
 
 class Level(Enum):

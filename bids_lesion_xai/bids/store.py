@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +20,8 @@ from bids_lesion_xai.bids.derivatives import (
     LESION_LEVELS,
     MANUAL,
     METHOD,
+    METHOD_LABELS,
+    Derivative,
     Level,
 )
 from bids_lesion_xai.bids.lock import FolderLock
@@ -28,6 +33,8 @@ from bids_lesion_xai.errors import DataError, OutputError
 LAST_KEY = "provenance"
 # Its name tells the method of explanation.
 _METHOD_KEY = "saliency_table"
+# Stands for the name of a lesion, which has three digits or more.
+_LESION = "LESION"
 # End of the names of files that are being written.
 _PARTIAL = ".partial"
 
@@ -58,17 +65,17 @@ class Store:
     def _relative(self, key: str, visit: Visit | None, lesion: str | None = None) -> Path:
         row = DERIVATIVES[key]
         # The method is looked for only where it stands in the name.
-        if visit is None or not any(METHOD in value for value in row.entities.values()):
+        if visit is None or not _tells_method(row):
             return row.path(visit, lesion)
         return row.path(visit, lesion, self._method or self._method_of(visit))
 
     def _method_of(self, visit: Visit) -> str:
         """Return the method of the files of a visit; the default one if there are none."""
-        pattern = DERIVATIVES[_METHOD_KEY].path(visit, method="*")
-        before, _, after = pattern.name.partition("*")
-        # One at most, unless files were added.
-        for path in sorted(self.root.glob(pattern.as_posix())):
-            return path.name.removeprefix(before).removesuffix(after)
+        row = DERIVATIVES[_METHOD_KEY]
+        for method in METHOD_LABELS:
+            # A link counts, see `completed_ns`.
+            if os.path.lexists(self.root / row.path(visit, method=method)):
+                return method
         return DEFAULT_METHOD
 
     def completed_ns(self, visit: Visit) -> int | None:
@@ -170,7 +177,7 @@ class Store:
         """
         listed = self._listed(visit)
         self.path(LAST_KEY, visit).unlink(missing_ok=True)
-        partial = self._of_visit(visit, before=".", after=f".*{_PARTIAL}")
+        partial = self._of_visit(visit, before=r"\.", after=rf"\..*{re.escape(_PARTIAL)}")
         for path in (*listed, *self.outputs(visit), *partial):
             path.unlink(missing_ok=True)
 
@@ -179,13 +186,21 @@ class Store:
         return sorted({*self._of_visit(visit)} - {self.path(LAST_KEY, visit)})
 
     def _of_visit(self, visit: Visit, before: str = "", after: str = "") -> Iterator[Path]:
-        """Yield the files of a visit by their names, with something before and after those."""
+        """Yield the files of a visit by their names, between two regular expressions."""
+        names: dict[Path, set[str]] = defaultdict(set)
         for row in DERIVATIVES.values():
             if row.level is not Level.GROUP:
-                path = row.path(visit, "*" if row.level in LESION_LEVELS else None, "*")
-                names = {path.name, _sidecar_path(path).name} if row.facts else {path.name}
-                for name in names:
-                    yield from (self.root / path.parent).glob(f"{before}{name}{after}")
+                for method in METHOD_LABELS if _tells_method(row) else ("",):
+                    path = row.path(visit, _LESION if row.level in LESION_LEVELS else None, method)
+                    names[self.root / path.parent].add(path.name)
+                    if row.facts:
+                        names[self.root / path.parent].add(_sidecar_path(path).name)
+        for folder, own in names.items():
+            any_of = "|".join(re.escape(name).replace(_LESION, r"L\d{3,}") for name in own)
+            pattern = re.compile(f"{before}({any_of}){after}")
+            for path in folder.glob("*"):
+                if pattern.fullmatch(path.name) and _may_be_output(path):
+                    yield path
 
     def _listed(self, visit: Visit) -> list[Path]:
         """Return what the mark of completeness lists, though other versions wrote other names."""
@@ -196,7 +211,9 @@ class Store:
             return []
         folders = {self.path(key, visit).parent for key in (LAST_KEY, "overview_figure", "report")}
         return [
-            path for path in paths if path.parent in folders and path.name.startswith(visit.name)
+            path
+            for path in paths
+            if path.parent in folders and path.name.startswith(visit.name) and _may_be_output(path)
         ]
 
     @contextmanager
@@ -226,6 +243,15 @@ class Store:
         )
         found = [visit for visit in visits if self.completed_ns(visit) is not None]
         return sorted(found)
+
+
+def _tells_method(row: Derivative) -> bool:
+    return any(METHOD in value for value in row.entities.values())
+
+
+def _may_be_output(path: Path) -> bool:
+    """Tell whether a path is not that of a folder; links count, see `Store.completed_ns`."""
+    return path.is_symlink() or not path.is_dir()
 
 
 def _sidecar_path(path: Path) -> Path:

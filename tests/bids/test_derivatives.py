@@ -14,6 +14,7 @@ from bids_lesion_xai.bids.derivatives import (
     DERIVATIVES,
     LESION_LEVELS,
     METHOD,
+    METHOD_LABELS,
     Derivative,
     Level,
     bidsignore,
@@ -143,8 +144,12 @@ def test_files_of_saliency_are_named_after_their_method_and_no_others(method: st
         assert ignored(path) == (not row.standard)
 
 
+def test_the_methods_that_files_are_named_after_are_those_of_the_catalogue() -> None:
+    assert tuple(method_label(method) for method in INPUT_METHODS) == METHOD_LABELS
+
+
 def test_no_two_methods_have_the_same_file() -> None:
-    labels = [method_label(method) for method in INPUT_METHODS]
+    labels = METHOD_LABELS
     for row in DERIVATIVES.values():
         if row.suffix == "saliency" and row.level is Level.VISIT:
             assert len({row.path(VISITS[0], method=label) for label in labels}) == len(labels)

@@ -139,12 +139,49 @@ def test_clearing_leaves_what_others_put_beside(store: Store, source: Path) -> N
         store.path("overview_figure", VISIT).with_name(f"{VISIT.name}_desc-summary_T1w.html"),
         store.root / f"{VISIT.name}.html.bak",
         store.root / f"{VISIT.name}.json",
+        anat / f"{VISIT.name}_space-T1w_desc-mine_saliency.tsv",
+        anat / f"{VISIT.name}_space-T1w_label-L1_desc-smoothgradT1w_saliency.nii.gz",
+        anat / f"{VISIT.name}_space-T1w_label-L001old_desc-smoothgradT1w_saliency.nii.gz",
+        store.path("overview_figure", VISIT).with_name(
+            f"{VISIT.name}_label-summary_desc-smoothgrad_saliency.svg"
+        ),
     ]
     for path in foreign:
         path.write_text("")
     assert not set(foreign) & set(store.outputs(VISIT))
     store.clear(VISIT)
     assert files(store) == {path.relative_to(store.root) for path in foreign}
+
+
+def test_folders_called_like_outputs_are_left_alone(store: Store) -> None:
+    listed = store.path("lesion_mask", VISIT)
+    folders = [listed, store.path("report", VISIT), store.path("lesion_figure", VISIT, "L001")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    mark = {"Outputs": {listed.relative_to(store.root).as_posix(): {}}}
+    store.write_text(store.path(LAST_KEY, VISIT).relative_to(store.root), json.dumps(mark))
+    assert store.outputs(VISIT) == []
+    store.clear(VISIT)
+    assert store.visits() == []
+    assert all(folder.is_dir() for folder in folders)
+
+
+def test_a_lesion_beyond_the_thousandth_is_removed_with_its_visit(store: Store) -> None:
+    path = store.path("lesion_figure", VISIT, "L1000")
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    store.clear(VISIT)
+    assert not path.exists()
+
+
+def test_a_table_of_no_known_method_does_not_hide_that_of_a_visit(
+    store: Store, source: Path
+) -> None:
+    publish_all(Store(store.root, "vargrad"), source, VISIT)
+    own = store.path("saliency_table", VISIT)
+    for method in ("aaa", "mine"):
+        own.with_name(own.name.replace("vargrad", method)).write_text("")
+    assert store.path("saliency_table", VISIT) == own
 
 
 def test_clearing_removes_what_another_version_wrote_under_another_name(store: Store) -> None:
