@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 # Input channels in the order of the network: key in columns and file names of this package, and
 # suffix of BIDS.
 CHANNELS = {"flair": "FLAIR", "t1w": "T1w"}
@@ -55,3 +57,15 @@ EXPERIMENTS = {
     "channel": "what the network still sees when FLAIR, T1w or both are replaced by their "
     "normal-appearing mean",
 }
+
+
+def session_order(session: str) -> tuple[list[str | int], str]:
+    """Return what sessions are sorted by: the label, in which numbers count as numbers.
+
+    Labels that differ in the zeros before a number only are in the order of their characters.
+
+    >>> sorted(["M12", "M6", "M0", "M06"], key=session_order)
+    ['M0', 'M06', 'M6', 'M12']
+    """
+    parts = re.split(r"(\d+)", session)
+    return [int(part) if part.isdecimal() else part for part in parts], session

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from bids_lesion_xai.conventions import session_order
+
 NIFTI = (".nii.gz", ".nii")
 # Entities whose value is a number: run-1 and run-01 are the same run.
 NUMBERED = frozenset({"run", "echo", "flip", "inv", "chunk"})
@@ -145,7 +147,8 @@ def _sessions(folder: Path) -> tuple[str, ...]:
                     has_images = _has_content(entry.path)
     except OSError:
         return ("",)
-    return tuple(sorted(sessions | ({""} if has_images or not sessions else set())))
+    outside = {""} if has_images or not sessions else set()
+    return tuple(sorted(sessions | outside, key=session_order))
 
 
 def _has_content(folder: str) -> bool:

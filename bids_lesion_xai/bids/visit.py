@@ -4,12 +4,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import total_ordering
 from pathlib import Path
+from typing import Any
+
+from bids_lesion_xai.conventions import session_order
 
 
-@dataclass(frozen=True, order=True)
+@total_ordering
+@dataclass(frozen=True)
 class Visit:
     """One participant in one session, the unit that is processed.
+
+    Visits are ordered by participant, and those of one by `session_order`.
 
     Parameters
     ----------
@@ -21,6 +28,14 @@ class Visit:
 
     participant: str
     session: str = ""
+
+    def __lt__(self, other: Visit) -> bool:
+        """Tell whether this visit stands before `other`."""
+        return self._order < other._order
+
+    @property
+    def _order(self) -> tuple[Any, ...]:
+        return self.participant, session_order(self.session)
 
     @property
     def entities(self) -> dict[str, str]:

@@ -3,30 +3,16 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pandas as pd
 
-from bids_lesion_xai.conventions import CHANNELS
+from bids_lesion_xai.conventions import CHANNELS, session_order
 
 # Volumes change by factors, so they are compared in doublings: +1 is twice, -1 half the volume.
 _VOLUME = "volume_mm3"
 VOLUME_CHANGE = "volume_doublings"
 PEAKS = tuple(f"{channel}_peak" for channel in CHANNELS)
 CHANGING = ("flair_share", *PEAKS, _VOLUME)
-
-
-def session_order(session: str) -> tuple[list[str | int], str]:
-    """Return what sessions are sorted by: the label, in which numbers count as numbers.
-
-    Labels that differ in the zeros before a number only are in the order of their characters.
-
-    >>> sorted(["M12", "M6", "M0", "M06"], key=session_order)
-    ['M0', 'M06', 'M6', 'M12']
-    """
-    parts = re.split(r"(\d+)", session)
-    return [int(part) if part.isdecimal() else part for part in parts], session
 
 
 def changes(lesions: pd.DataFrame, visits: pd.DataFrame | None = None) -> pd.DataFrame:

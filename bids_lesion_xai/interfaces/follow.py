@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import DataError, naming
-from bids_lesion_xai.group.trends import session_order
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import Grid, require_scanner_grid
 from bids_lesion_xai.imaging.similarity import MIN_SIMILARITY
@@ -53,8 +52,7 @@ def follow_lesions(
     problems : list of str
         Why people are left out: an image is damaged, or cannot be registered.
     """
-    ordered = sorted(visits, key=lambda one: (one.participant, session_order(one.session)))
-    groups = [list(own) for _, own in groupby(ordered, key=lambda one: one.participant)]
+    groups = [list(own) for _, own in groupby(sorted(visits), key=lambda one: one.participant)]
     people = [own for own in groups if len(own) > 1]
     numbers: dict[Visit, dict[int, int]] = {}
     problems = []

@@ -10,9 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from bids_lesion_xai.conventions import CHANNELS, FILLS, OUTCOMES
+from bids_lesion_xai.conventions import CHANNELS, FILLS, OUTCOMES, session_order
 from bids_lesion_xai.group.stats import bootstrap_means
-from bids_lesion_xai.group.trends import session_order
 from bids_lesion_xai.reports import page
 from bids_lesion_xai.reports.colours import (
     CHANNEL_COLOURS,

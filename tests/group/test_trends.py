@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from itertools import permutations
-
 import pandas as pd
 import pytest
 
-from bids_lesion_xai.group.trends import changes, session_order
+from bids_lesion_xai.group.trends import changes
 
 COLUMNS = ["participant_id", "session_id", "match", "volume_mm3", "flair_share"]
 LESIONS = pd.DataFrame(
@@ -32,23 +30,6 @@ def renamed(**names: str) -> pd.DataFrame:
     """Return the lesions with other names of the sessions a, b and c."""
     sessions = {f"ses-{before}": f"ses-{after}" for before, after in names.items()}
     return LESIONS.assign(session_id=LESIONS["session_id"].map(sessions))
-
-
-def test_numbers_in_labels_of_sessions_count_as_numbers() -> None:
-    labels = ["M12b10", "M12b2", "M12", "M6", "M0"]
-    assert sorted(labels, key=session_order) == labels[::-1]
-    names = ["ses-x", "ses-20230105", "ses-10", "ses-2", "n/a"]
-    assert sorted(names, key=session_order) == names[::-1]
-
-
-def test_labels_without_numbers_are_in_the_order_of_their_characters() -> None:
-    labels = ["post", "Post", "pre", "", "po", "baseline", "pré"]
-    assert sorted(labels, key=session_order) == sorted(labels)
-
-
-def test_labels_of_equal_numbers_have_one_order() -> None:
-    for labels in permutations(["1", "01", "001", "2"]):
-        assert sorted(labels, key=session_order) == ["001", "01", "1", "2"]
 
 
 def test_the_last_session_is_that_of_the_largest_number() -> None:
