@@ -3,20 +3,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from stat import S_ISDIR
 
 from bids_lesion_xai.bids.content import absence
-from bids_lesion_xai.bids.images import NIFTI, NamedFile, list_participant, take_apart
+from bids_lesion_xai.bids.images import NIFTI, Listing, NamedFile, list_participant, take_apart
 from bids_lesion_xai.bids.inheritance import read_object
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import DataError, NotFoundError
+from bids_lesion_xai.imaging.nifti import read_grid
 
 LESION_LABELS = ("lesion", "L")
 _SHOWN = 3
-# The spaces that masks are taken in; the preferred ones first.
+# The spaces of the images of a visit; the preferred ones first.
 _RANK = {"": 0, "T1w": 0, "orig": 0, "FLAIR": 1}
 # What masks of other images of the same session have otherwise.
 _TELL_APART = ("acq", "run")
@@ -49,6 +53,38 @@ class Companion:
 
 
 @dataclass(frozen=True)
+class Missing:
+    """Why a visit has no file in another dataset.
+
+    Parameters
+    ----------
+    what : str
+        What is not there, and where.
+    refused : tuple of str
+        Files of the visit that cannot be taken, each with the reason.
+    elsewhere : tuple of str
+        Files of other sessions and spaces.
+    closed : tuple of str
+        Folders that cannot be looked into, each with the reason.
+    """
+
+    what: str
+    refused: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return all of it in one sentence without its full stop."""
+        parts = [self.what]
+        if self.refused:
+            parts.append(f"not usable: {', '.join(self.refused)}")
+        elif self.elsewhere:
+            parts.append(f"of another session or space: {', '.join(self.elsewhere)}")
+        parts += [f"{place} cannot be looked into" for place in self.closed]
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True)
 class Kind:
     """What files of one kind are called.
 
@@ -78,10 +114,10 @@ class Kind:
             and in_place
         )
 
-    def names_like(self, files: Iterable[NamedFile]) -> list[str]:
+    def names_like(self, files: Iterable[NamedFile]) -> tuple[str, ...]:
         """Return the first names of files that are of this kind but for session and space."""
-        own = [file.name for file in files if replace(self, only_t1w=False).fits(file)]
-        return own[:_SHOWN]
+        own = (file.name for file in files if replace(self, only_t1w=False).fits(file))
+        return tuple(islice(own, _SHOWN))
 
     def __str__(self) -> str:
         """Return what the files are called."""
@@ -117,18 +153,19 @@ class Source:
 
 def find_companions(
     source: Source, images: Mapping[Visit, tuple[Path, Path]], kind: Kind
-) -> tuple[dict[Visit, Companion], dict[Visit, str]]:
+) -> tuple[dict[Visit, Companion], dict[Visit, Missing]]:
     """Return the file of each visit that has one in a derivative dataset, or why it has none.
 
-    It is of the very session of the visit, and of no run or acquisition that none of its images
-    is of. Of several, those are preferred whose name is most like that of an image, then those in
-    T1w space, then those in FLAIR space, then the first name.
+    It is of the very session of the visit, of no run or acquisition that none of its images is
+    of, and in the space of one of them by its name, or else on the grid of one. Of several, those
+    in such a space by their names are preferred, then those whose name is most like that of an
+    image, then those in T1w space, then the plainer name, and the first.
 
     Parameters
     ----------
     source : Source
     images : mapping
-        FLAIR and T1w of each visit, as they are called in the raw dataset.
+        FLAIR and T1w of each visit, in the raw dataset.
     kind : Kind
 
     Raises
@@ -136,8 +173,12 @@ def find_companions(
     NotFoundError
         There is no such folder.
     """
-    if not source.root.is_dir():
-        message = f"{source}: there is no such folder."
+    try:
+        problem = "" if S_ISDIR(source.root.stat().st_mode) else "is not a folder"
+    except OSError as error:
+        problem = f"cannot be looked into ({error.strerror})"
+    if problem:
+        message = f"{source} {problem}; name the root folder of a BIDS derivative dataset."
         raise NotFoundError(message)
     listings = {
         label: list_participant(source.root, label)
@@ -145,34 +186,45 @@ def find_companions(
     }
     found, missing = {}, {}
     for visit, paths in images.items():
-        flair, t1w = (_entities(path) for path in paths)
-        own = [t1w] if kind.only_t1w else [flair, t1w]
-        files = [
-            file
-            for file in listings[visit.participant].images
-            if Visit(file.entities.get("sub", ""), file.entities.get("ses", "")) == visit
-            and kind.fits(file)
-        ]
-        files.sort(key=partial(_preference, images=own))
-        problems = {
-            file: _contradiction(file, own) or "; ".join(absence(file.path, source.root) or ())
-            for file in files
-        }
-        usable = [file for file, problem in problems.items() if not problem]
-        unusable = [f"{file.name} ({problem})" for file, problem in problems.items() if problem]
-        if usable:
-            first, *others = usable
-            uri = f"bids:{source.link}:{first.path.relative_to(source.root).as_posix()}"
-            names = (*(file.name for file in others), *unusable)
-            found[visit] = Companion(first.path, uri, _space(first), names)
+        one = _choose(visit, paths, listings[visit.participant], source, kind)
+        if isinstance(one, Companion):
+            found[visit] = one
         else:
-            missing[visit] = f"no {kind} of {visit.name} in {source}"
-            if unusable:
-                missing[visit] += f"; not usable: {', '.join(unusable)}"
-            elif kind.names_like(listings[visit.participant].images):
-                like = ", ".join(kind.names_like(listings[visit.participant].images))
-                missing[visit] += f"; of another session or space: {like}"
+            missing[visit] = one
     return found, missing
+
+
+def _choose(
+    visit: Visit, images: Sequence[Path], listing: Listing, source: Source, kind: Kind
+) -> Companion | Missing:
+    """Return the file of a visit; see `find_companions`."""
+    own = images[1:] if kind.only_t1w else images
+    entities = [_entities(path) for path in own]
+    files = [
+        file
+        for file in listing.images
+        if Visit(file.entities.get("sub", ""), file.entities.get("ses", "")) == visit
+        and kind.fits(file)
+    ]
+    usable, refused = [], []
+    for file in sorted(files, key=partial(_preference, images=entities)):
+        absent = "; ".join(absence(file.path, source.root) or ())
+        problem = _contradiction(file, entities) or absent or _displacement(file, own)
+        if problem:
+            refused.append(f"{file.name} ({problem})")
+        else:
+            usable.append(file)
+    if usable:
+        first, *others = usable
+        uri = f"bids:{source.link}:{first.path.relative_to(source.root).as_posix()}"
+        return Companion(
+            first.path, uri, _space(first), (*(file.name for file in others), *refused)
+        )
+    what = f"no {kind} of {visit.name} in {source}"
+    # Of somebody who has no folder, nothing is closed.
+    has_folder = os.path.lexists(source.root / f"sub-{visit.participant}")
+    closed = listing.closed if has_folder else ()
+    return Missing(what, tuple(refused), kind.names_like(listing.images), closed)
 
 
 def _contradiction(file: NamedFile, images: Sequence[Mapping[str, str]]) -> str:
@@ -189,15 +241,33 @@ def _contradiction(file: NamedFile, images: Sequence[Mapping[str, str]]) -> str:
     return f"of another image by its {' and '.join(against[0])}" if all(against) else ""
 
 
-def _preference(file: NamedFile, images: Sequence[Mapping[str, str]]) -> tuple[int, int, str]:
+def _displacement(file: NamedFile, images: Sequence[Path]) -> str:
+    """Return what says that a file lies elsewhere than some images, or nothing."""
+    if _space(file) in _RANK:
+        return ""
+    try:
+        grid = read_grid(file.path)
+        if any(grid.same_voxels(read_grid(image)) for image in images):
+            return ""
+    except DataError as error:
+        return str(error)
+    return f"in space {_space(file)}, and on the grid of no image of the visit"
+
+
+def _preference(
+    file: NamedFile, images: Sequence[Mapping[str, str]]
+) -> tuple[bool, int, int, int, str]:
     """Return what is smaller for a file that is taken before others."""
-    own = file.entities
+    own, space = file.entities, _space(file)
     distance = min(sum(own.get(key) != image.get(key) for key in _TELL_APART) for image in images)
-    return distance, _RANK.get(_space(file), len(_RANK)), file.name
+    return space not in _RANK, distance, _RANK.get(space, 0), len(own), file.name
 
 
 def require_any(
-    found: Mapping[Visit, Companion], missing: Mapping[Visit, str], source: Source, *kinds: Kind
+    found: Mapping[Visit, Companion],
+    missing: Mapping[Visit, Missing],
+    source: Source,
+    *kinds: Kind,
 ) -> None:
     """Check that a dataset that was named is of any use.
 

@@ -15,6 +15,7 @@ from bids_lesion_xai.bids.companions import (
     TISSUE_MAP,
     Companion,
     Kind,
+    Missing,
     Source,
     find_companions,
     require_any,
@@ -73,7 +74,7 @@ def _joined(inputs: VisitInputs, found: Mapping[str, Mapping[Visit, Companion]])
 
 def _of_option(
     link: str, kind: Kind, images: _Images, config: RunConfig
-) -> tuple[dict[Visit, Companion], dict[Visit, str]]:
+) -> tuple[dict[Visit, Companion], dict[Visit, Missing]]:
     """Return what the dataset of an option has; the option is called like its dataset in URIs."""
     if link not in config.links:
         return {}, {}
@@ -89,14 +90,21 @@ def _of_option(
 def _reused(images: _Images, config: RunConfig) -> dict[str, dict[Visit, Companion]]:
     """Return what is taken of ``--derivatives``; of several datasets, of the one named first."""
     reused: dict[str, dict[Visit, Companion]] = {"brain": {}, "lesions": {}}
+    problems: dict[str, list[tuple[Visit, Missing]]] = {name: [] for name in reused}
     for name, path in config.derivatives:
         source = Source("--derivatives", path, name)
         of_dataset: dict[Visit, Companion] = {}
         for field, kind in (("brain", BRAIN_MASK), ("lesions", LESION_MASK)):
             found, missing = find_companions(source, images, kind)
             reused[field] = found | reused[field]
+            problems[field] += missing.items()
             of_dataset |= found
         require_any(of_dataset, missing, source, BRAIN_MASK, LESION_MASK)
+    for field, some in problems.items():
+        for visit, why in some:
+            # That a dataset has no such file of a visit is as it should be.
+            if visit not in reused[field] and (why.refused or why.closed):
+                log.warning("the %s is computed: there is %s", WORDS[field], why)
     return reused
 
 

@@ -116,6 +116,18 @@ def header_problem(path: Path) -> str | None:
     return None
 
 
+def read_grid(path: Path) -> Grid:
+    """Return the grid that `load` gives an image, by its header alone.
+
+    Raises
+    ------
+    DataError
+        The file is no 3D NIfTI image with a place in space.
+    """
+    _, shape, placed = _open_in_place(path)
+    return Grid(shape, placed.affine)
+
+
 def _open_in_place(path: Path) -> tuple[nb.Nifti1Pair, tuple[int, int, int], Placed]:
     """Open an image without reading its voxels; return it with its shape and its place."""
     image, shape = _open(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bids_lesion_xai.bids.companions import (
@@ -20,6 +21,8 @@ from bids_lesion_xai.bids.companions import (
 )
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import DataError, NotFoundError
+from bids_lesion_xai.imaging import nifti
+from bids_lesion_xai.imaging.grid import Grid
 
 
 @pytest.fixture
@@ -66,20 +69,61 @@ def test_the_mask_of_a_visit_is_that_of_its_own_session(source: Source) -> None:
     }
     assert found[Visit("02")].uri == "bids:drawn:sub-02/anat/sub-02_label-L_mask.nii.gz"
     assert set(missing) == {Visit("01", "B"), Visit("03")}
-    assert missing[Visit("03")] == (
+    assert str(missing[Visit("03")]) == (
         f"no label-lesion_mask or label-L_mask of sub-03 in --existing-lesion-mask {source.root}"
     )
 
 
 def test_masks_in_t1w_space_are_preferred_and_the_others_are_named(source: Source) -> None:
-    spaces = ("space-MNI152_", "space-FLAIR_", "space-T1w_")
-    paths = add_all(source, *(f"sub-01_{space}label-L_mask" for space in spaces))
+    paths = add_all(source, "sub-01_space-FLAIR_label-L_mask", "sub-01_space-T1w_label-L_mask")
     (mask,) = find(source, Visit("01")).values()
-    assert (mask.space, mask.path) == ("T1w", paths[2])
-    assert mask.others == (paths[1].name, paths[0].name)
-    paths[2].unlink()
+    assert (mask.space, mask.path) == ("T1w", paths[1])
+    assert mask.others == (paths[0].name,)
+    paths[1].unlink()
     (mask,) = find(source, Visit("01")).values()
     assert mask.space == "FLAIR"
+
+
+def test_the_plainer_name_is_preferred(source: Source) -> None:
+    manual, plain = add_all(source, "sub-01_desc-aaa_label-L_mask", "sub-01_label-L_mask")
+    (mask,) = find(source, Visit("01")).values()
+    assert (mask.path, mask.others) == (plain, (manual.name,))
+
+
+def test_a_mask_in_another_space_is_taken_only_on_the_grid_of_an_image_and_last(
+    source: Source, tmp_path: Path
+) -> None:
+    images = (tmp_path / "sub-01_acq-2D_FLAIR.nii.gz", tmp_path / "sub-01_acq-3D_T1w.nii.gz")
+    grids = [Grid((9, 8, 7), np.diag([1.0, 2.0, 3.0, 1.0])), Grid((9, 8, 7), np.eye(4))]
+    for path, grid in zip(images, grids, strict=True):
+        nifti.save(path, np.zeros(grid.shape, np.float32), grid)
+    (elsewhere,) = add_all(source, "sub-01_acq-3D_space-MNI152_label-L_mask")
+    visits = {Visit("01"): images}
+    for other in (np.diag([1.0, 1.0, 1.1, 1.0]), None):
+        if other is not None:
+            nifti.save(elsewhere, np.zeros((9, 8, 7), np.uint8), Grid((9, 8, 7), other))
+        else:
+            elsewhere.write_text("no image")
+        found, missing = find_companions(source, visits, LESION_MASK)
+        assert found == {}
+        (why,) = missing.values()
+        assert why.refused[0].startswith(f"{elsewhere.name} (")
+        assert ("on the grid of no image" in why.refused[0]) == (other is not None)
+    for grid in grids:
+        nifti.save(elsewhere, np.zeros(grid.shape, np.uint8), grid)
+        (mask,) = find_companions(source, visits, LESION_MASK)[0].values()
+        assert (mask.path, mask.space) == (elsewhere, "MNI152")
+    (plain,) = add_all(source, "sub-01_space-FLAIR_label-L_mask")
+    (mask,) = find_companions(source, visits, LESION_MASK)[0].values()
+    assert (mask.path, mask.others) == (plain, (elsewhere.name,))
+
+
+def test_a_folder_that_is_not_there_is_told(source: Source) -> None:
+    source.root.mkdir()
+    (source.root / "sub-01").symlink_to("/nowhere/sub-01")
+    _, missing = find_companions(source, images_of(Visit("01"), Visit("02")), LESION_MASK)
+    assert "sub-01 (a link to sub-01, which is not there" in str(missing[Visit("01")])
+    assert missing[Visit("02")].closed == ()
 
 
 def test_a_file_whose_content_is_not_here_is_named_and_another_is_taken(source: Source) -> None:
@@ -93,8 +137,8 @@ def test_a_file_whose_content_is_not_here_is_named_and_another_is_taken(source: 
     second.write_text("")
     found, missing = find_companions(source, images_of(Visit("01")), LESION_MASK)
     assert found == {}
-    assert "datalad get" in missing[Visit("01")]
-    assert "(empty file; copy it anew)" in missing[Visit("01")]
+    assert "datalad get" in str(missing[Visit("01")])
+    assert "(empty file; copy it anew)" in str(missing[Visit("01")])
 
 
 @pytest.mark.parametrize(
@@ -130,8 +174,12 @@ def test_what_is_no_anatomy_is_not_taken(datatype: str, source: Source) -> None:
 
 
 def test_a_dataset_without_any_is_refused(source: Source) -> None:
-    with pytest.raises(NotFoundError, match=r"--existing-lesion-mask .*: there is no such folder"):
+    with pytest.raises(NotFoundError, match=r"--existing-lesion-mask .* \(No such file or dir"):
         find(source, Visit("01"))
+    source.root.write_text("")
+    with pytest.raises(NotFoundError, match=r"--existing-lesion-mask .* is not a folder"):
+        find(source, Visit("01"))
+    source.root.unlink()
     source.root.mkdir()
     message = "--existing-lesion-mask .*: no label-lesion_mask or label-L_mask belongs to any"
     with pytest.raises(DataError, match=message):
@@ -143,11 +191,11 @@ def test_a_dataset_without_any_is_refused(source: Source) -> None:
 def test_masks_of_another_session_or_space_are_named_where_there_is_none(source: Source) -> None:
     add_all(source, "sub-01_ses-1_label-L_mask", "sub-01_space-FLAIR_desc-brain_mask")
     _, missing = find_companions(source, images_of(Visit("01", "2")), LESION_MASK)
-    assert missing[Visit("01", "2")].endswith(
+    assert str(missing[Visit("01", "2")]).endswith(
         "; of another session or space: sub-01_ses-1_label-L_mask.nii.gz"
     )
     _, missing = find_companions(source, images_of(Visit("01")), BRAIN_MASK)
-    assert missing[Visit("01")].endswith("sub-01_space-FLAIR_desc-brain_mask.nii.gz")
+    assert str(missing[Visit("01")]).endswith("sub-01_space-FLAIR_desc-brain_mask.nii.gz")
 
 
 @pytest.mark.parametrize("kind", [LESION_MASK, BRAIN_MASK], ids=["lesions", "brain"])
@@ -162,7 +210,7 @@ def test_files_of_another_run_or_acquisition_are_not_taken(
     found, missing = find_companions(source, images, kind)
     assert found == {}
     (words,) = missing.values()
-    assert f"{wrong.name} (of another image by its " in words
+    assert f"{wrong.name} (of another image by its " in str(words)
     (right,) = add_all(source, f"sub-01_{own}_{end}")
     (mask,) = find_companions(source, images, kind)[0].values()
     assert mask.path == right
