@@ -25,6 +25,7 @@ from bids_lesion_xai.bids.images import (
 from bids_lesion_xai.bids.inheritance import Metadata
 from bids_lesion_xai.bids.select import Rejection, Selector
 from bids_lesion_xai.bids.visit import Visit
+from bids_lesion_xai.conventions import session_order
 from bids_lesion_xai.errors import DataError, NotFoundError
 
 _NIFTI = [".nii", ".nii.gz"]
@@ -54,6 +55,7 @@ _NAMES = {
 }
 _IMAGES = {"flair": "FLAIR", "t1w": "T1w"}
 _SHOWN_LABELS = 20
+_SHOWN_PEOPLE = 3
 
 
 @dataclass(frozen=True)
@@ -162,9 +164,11 @@ def find_visits(
         for label in dict.fromkeys(participants or known)
         if filters.allows("sub", label)
     }
-    there = sorted({one for listing in listings.values() for one in listing.sessions} - {""})
-    _require_known("--session-label", "ses", sessions, there)
-    _require_known("--bids-filter-file: session", "ses", filters.labels("ses"), there)
+    labels = {one for listing in listings.values() for one in listing.sessions} - {""}
+    there = sorted(labels, key=session_order)
+    where = _place(list(listings), known)
+    _require_known("--session-label", "ses", sessions, there, where)
+    _require_known("--bids-filter-file: session", "ses", filters.labels("ses"), there, where)
     selector = Selector(bids_dir, filters, Metadata(sidecars_beside(bids_dir)))
     visits: list[VisitInputs] = []
     skipped: list[SkippedVisit] = []
@@ -182,6 +186,15 @@ def find_visits(
     named = dict.fromkeys(participants)
     absent = [_without_session(label, sessions) for label in named if label not in looked_at]
     return visits, [*absent, *skipped]
+
+
+def _place(participants: Sequence[str], known: Sequence[str]) -> str:
+    """Return the words for the part of the dataset that is looked at."""
+    if len(participants) == len(known):
+        return "the dataset"
+    if len(participants) > _SHOWN_PEOPLE:
+        return "the folders of the participants asked for"
+    return " or ".join(f"sub-{label}" for label in participants)
 
 
 def _without_session(participant: str, sessions: Sequence[str]) -> SkippedVisit:
@@ -225,14 +238,21 @@ def _known_participants(bids_dir: Path) -> list[str]:
     return known
 
 
-def _require_known(flag: str, prefix: str, labels: Sequence[str], known: Sequence[str]) -> None:
+def _require_known(
+    flag: str,
+    prefix: str,
+    labels: Sequence[str],
+    known: Sequence[str],
+    where: str = "the dataset",
+) -> None:
     there = set(known)
     missing = [label for label in labels if label not in there]
     if missing:
         near = [match for label in missing for match in _near(label, known)]
+        shown = ", ".join(f"{prefix}-{label}" for label in known[:_SHOWN_LABELS])
         message = (
-            f"{flag} {' '.join(missing)}: not in the dataset. It has "
-            f"{', '.join(f'{prefix}-{label}' for label in known[:_SHOWN_LABELS]) or 'none'}"
+            f"{flag} {' '.join(missing)}: not in {where}, "
+            f"{f'only {shown}' if shown else 'which has none'}"
             f"{' and more' if len(known) > _SHOWN_LABELS else ''}."
             + (f" Did you mean {' or '.join(f'{prefix}-{one}' for one in near)}?" if near else "")
         )

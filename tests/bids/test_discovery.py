@@ -567,7 +567,7 @@ def test_an_unknown_participant_is_named_with_those_that_exist(root: Path, label
     with pytest.raises(NotFoundError) as caught:
         find_visits(root, ("01", label), ())
     assert f"--participant-label {label}: " in str(caught.value)
-    assert "It has sub-01, sub-ab." in str(caught.value)
+    assert "not in the dataset, only sub-01, sub-ab." in str(caught.value)
 
 
 @pytest.mark.parametrize("label", ["2", "ses-1", "A", ""])
@@ -576,14 +576,14 @@ def test_an_unknown_session_is_named_with_those_that_exist(root: Path, label: st
     with pytest.raises(NotFoundError) as caught:
         find_visits(root, (), ("1", label))
     assert f"--session-label {label}: " in str(caught.value)
-    assert "It has ses-1, ses-a." in str(caught.value)
+    assert "not in the dataset, only ses-1, ses-a." in str(caught.value)
 
 
 def test_a_session_that_only_others_have_is_unknown(root: Path) -> None:
     add_all(root, *pair("sub-01_ses-1"), *pair("sub-02_ses-2"), *pair("sub-03"))
-    with pytest.raises(NotFoundError, match=r"ses.* 2: .* It has ses-1\."):
+    with pytest.raises(NotFoundError, match=r"ses.* 2: not in sub-01, only ses-1\."):
         find_visits(root, ("01",), ("2",))
-    with pytest.raises(NotFoundError, match=r"It has none\."):
+    with pytest.raises(NotFoundError, match=r"ses.* 2: not in sub-03, which has none\."):
         find_visits(root, ("03",), ("2",))
 
 

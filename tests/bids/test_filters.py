@@ -678,11 +678,11 @@ def test_a_filter_and_the_command_line_narrow_each_other(people: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"sub": "1"}, "subject 1: not in the dataset. It has sub-01, sub-02, sub-03. Did you "
+        ({"sub": "1"}, "subject 1: not in the dataset, only sub-01, sub-02, sub-03. Did you "
          "mean sub-01?"),
-        ({"sub": ["01", "04", "05"]}, "subject 04 05: not in the dataset."),
-        ({"ses": [None, "3"]}, "session 3: not in the dataset. It has ses-01, ses-1, ses-2."),
-        ({"sub": "01", "ses": "3"}, "session 3: not in the dataset. It has ses-1."),
+        ({"sub": ["01", "04", "05"]}, "subject 04 05: not in the dataset, only sub-01"),
+        ({"ses": [None, "3"]}, "session 3: not in the dataset, only ses-01, ses-1, ses-2."),
+        ({"sub": "01", "ses": "3"}, "session 3: not in sub-01, only ses-1."),
     ],
 )  # fmt: skip
 def test_a_participant_or_session_that_is_not_there_is_named_with_those_that_are(
