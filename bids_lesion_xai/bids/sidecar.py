@@ -16,6 +16,7 @@ from bids_lesion_xai.errors import OutputError
 
 BIDS_VERSION = "1.10.0"
 SOFTWARE = "bids_lesion_xai"
+_DESCRIPTION = "dataset_description.json"
 CODE_URL = "https://github.com/bids-lesion-xai/bids_lesion_xai"
 
 
@@ -89,17 +90,29 @@ def require_own(output_dir: Path) -> None:
     Raises
     ------
     OutputError
-        Its description is of something else.
+        Its description is of something else, or cannot be read.
     """
-    description = read_description(output_dir)
-    entries = description.get("GeneratedBy")
+    path = output_dir / _DESCRIPTION
+    if not os.path.lexists(path):
+        return
+    content = read_object(path)
+    if isinstance(content, str):
+        message = (
+            f"OUTPUT_DIR {output_dir}: whose dataset it is cannot be told, for its {path.name} "
+            f"{content}. Get or mend this file, remove it if the folder is of {SOFTWARE}, or name "
+            "another folder."
+        )
+        raise OutputError(message)
+    entries = content.get("GeneratedBy")
     listed = entries if isinstance(entries, list) else []
     names = [one.get("Name") for one in listed if isinstance(one, dict)]
-    if description and SOFTWARE not in names:
+    if SOFTWARE not in names:
         whose = f"made by {', '.join(map(str, names))}" if names else "not made by this software"
+        is_derivative = names or content.get("DatasetType") == "derivative"
+        folder = output_dir.parent if is_derivative else output_dir / "derivatives"
         message = (
-            f"OUTPUT_DIR {output_dir} is a dataset that was {whose}, by its "
-            f"dataset_description.json. Name a folder of its own, e.g. {output_dir / SOFTWARE}."
+            f"OUTPUT_DIR {output_dir} is a dataset that was {whose}, by its {path.name}. Name a "
+            f"folder of its own, e.g. {folder / SOFTWARE}."
         )
         raise OutputError(message)
 
@@ -172,5 +185,5 @@ def to_json(content: Mapping[str, Any]) -> str:
 
 def read_description(dataset: Path) -> dict[str, Any]:
     """Return the content of `dataset_description.json`; empty where there is none to read."""
-    content = read_object(dataset / "dataset_description.json")
+    content = read_object(dataset / _DESCRIPTION)
     return content if isinstance(content, dict) else {}
