@@ -44,6 +44,8 @@ class Database:
         Where the index is.
     wipe : bool
         Whether it is made anew in any case.
+    read_only : bool
+        Whether the folders are looked into, instead of making an index.
 
     Raises
     ------
@@ -55,28 +57,26 @@ class Database:
         Nor can one be made: a folder of the dataset is closed, or a name is no UTF-8.
     """
 
-    def __init__(self, bids_dir: Path, folder: Path, wipe: bool = False) -> None:
+    def __init__(
+        self, bids_dir: Path, folder: Path, wipe: bool = False, read_only: bool = False
+    ) -> None:
         self._root = bids_dir.resolve()
         self._file = folder / FILE_NAME
+        self._read_only = read_only
+        self._is_fresh, self._is_usable = False, True
         if wipe or not self._is_there():
-            self._make("it is made")
-        self._require_own()
-        self._is_fresh = wipe
+            self._renew("it is made")
+        if self._is_usable:
+            self._require_own()
 
     def listing(self, participant: str) -> Listing:
         """Return the files of a participant."""
-        known = self._paths(participant)
-        if not known:
-            listing = list_participant(self._root, participant)
-            if not listing.images or self._is_fresh:
-                return listing
-            self._renew(f"it does not know the images of sub-{participant}")
-            known = self._paths(participant)
-        changed = None if self._is_fresh else self._changed(participant)
-        if changed:
-            self._renew(f"{changed.relative_to(self._root)} was changed since")
-            known = self._paths(participant)
-        return sort_files(self._root, participant, known)
+        if self._is_usable and not self._is_fresh and (why := self._outdated(participant)):
+            self._renew(why)
+        known = self._paths(participant) if self._is_usable else []
+        if known:
+            return sort_files(self._root, participant, known)
+        return list_participant(self._root, participant)
 
     def _is_there(self) -> bool:
         try:
@@ -86,8 +86,27 @@ class Database:
             raise OutputError(message) from error
 
     def _renew(self, why: str) -> None:
-        self._make(why)
+        folder = self._file.parent
+        if self._root in (folder, *folder.parents):
+            message = (
+                f"--bids-database-dir {folder} lies inside BIDS_DIR, which is never written to, "
+                f"and the index is not usable: {why}. Name another folder."
+            )
+            raise OutputError(message)
+        if self._read_only:
+            self._is_usable = False
+            return
+        log.info("index in %s: %s; pybids reads the names of all files", folder, why)
+        self._make(folder)
         self._is_fresh = True
+
+    def _outdated(self, participant: str) -> str:
+        """Return why the index does not do for a participant, or nothing."""
+        if not self._paths(participant):
+            there = list_participant(self._root, participant).images
+            return f"it does not know the images of sub-{participant}" if there else ""
+        changed = self._changed(participant)
+        return f"{changed.relative_to(self._root)} was changed since" if changed else ""
 
     def _changed(self, participant: str) -> Path | None:
         """Return a folder of a participant that is younger than the index."""
@@ -134,16 +153,8 @@ class Database:
         except UnicodeEncodeError as error:
             raise DataError(_no_utf8(error)) from error
 
-    def _make(self, why: str) -> None:
+    def _make(self, folder: Path) -> None:
         """Index the dataset, and put the index in the place of the former one at once."""
-        folder = self._file.parent
-        if self._root in (folder, *folder.parents):
-            message = (
-                f"--bids-database-dir {folder} lies inside BIDS_DIR, which is never written to, "
-                f"and the index is not usable: {why}. Name another folder."
-            )
-            raise OutputError(message)
-        log.info("index in %s: %s; pybids reads the names of all files", folder, why)
         # As if it were as old as the beginning: what changes meanwhile counts as later.
         begin_ns = time.time_ns()
         try:

@@ -185,8 +185,9 @@ def find_inputs(config: RunConfig) -> tuple[list[VisitInputs], list[SkippedVisit
     filters = read_filters(config.bids_filter_file) if config.bids_filter_file else Filters()
     database = None
     if config.bids_database_dir:
-        wipe = config.bids_database_wipe
-        database = Database(config.bids_dir, config.bids_database_dir, wipe)
+        database = Database(
+            config.bids_dir, config.bids_database_dir, config.bids_database_wipe, config.dry_run
+        )
     visits, skipped = find_visits(
         config.bids_dir, config.participants, config.sessions, filters, database
     )

@@ -52,9 +52,10 @@ def _run(config: RunConfig) -> int:
         _require_folders(config)
         _require_covariates(config)
         require_own(config.output_dir)
+        _check_folders(config)
         if config.dry_run:
             return _plan(config)
-        _prepare_folders(config)
+        _make_folders(config)
         if config.boilerplate_only:
             return _write_citation(config)
         return _run_levels(config)
@@ -199,27 +200,42 @@ def _require_covariates(config: RunConfig) -> None:
         read_covariates(config.bids_dir, config.group_by)
 
 
-def _prepare_folders(config: RunConfig) -> None:
-    """Make the output and work folders, and point every cache into the work folder.
+def _check_folders(config: RunConfig) -> None:
+    """Check that what is written to is there or can be made, and by this user.
 
     Raises
     ------
     OutputError
         A folder cannot be written to.
     """
-    is_default = config.work_dir.name == WORK_FOLDER
-    work_mode = 0o700 if is_default else 0o777
+    for folder in (config.output_dir, config.work_dir):
+        there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+        if not there.is_dir():
+            message = f"{folder} cannot be made ({there} is not a folder). Name another folder."
+            raise OutputError(message)
+        if not os.access(there, os.W_OK):
+            problem = "be written to" if there == folder else f"be made in {there}"
+            message = f"{folder} cannot {problem}. Name another folder or change its rights."
+            raise OutputError(message)
+    if config.work_dir.name == WORK_FOLDER and config.work_dir.exists():
+        require_private(config.work_dir)
+
+
+def _make_folders(config: RunConfig) -> None:
+    """Make the output and work folders, and point every cache into the work folder.
+
+    Raises
+    ------
+    OutputError
+        A folder cannot be made.
+    """
+    work_mode = 0o700 if config.work_dir.name == WORK_FOLDER else 0o777
     for folder, mode in ((config.output_dir, 0o777), (config.work_dir, work_mode)):
         try:
             folder.mkdir(mode, parents=True, exist_ok=True)
         except OSError as error:
             message = f"{folder} cannot be made ({error.strerror})."
             raise OutputError(message) from error
-        if not os.access(folder, os.W_OK):
-            message = f"{folder} cannot be written to. Name another folder or change its rights."
-            raise OutputError(message)
-    if is_default:
-        require_private(config.work_dir)
     _place_caches(config.work_dir / "cache")
 
 

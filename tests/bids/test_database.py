@@ -696,3 +696,40 @@ def test_an_index_that_cannot_be_made_anew_leaves_the_former_one(
     assert (folder / FILE_NAME).read_bytes() == before
     assert (folder / FILE_NAME).stat().st_mtime_ns == time_ns
     assert names(folder) == [FILE_NAME]
+
+
+def times_ns(folder: Path) -> dict[Path, int]:
+    return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("build", TREES, ids=lambda build: build.__name__)
+@pytest.mark.parametrize("state", ["none", "current", "outdated", "to be wiped"])
+def test_reading_alone_finds_the_same_and_makes_no_index(
+    state: str, build: Callable[[Path], None], tmp_path: Path, folder: Path
+) -> None:
+    root = tmp_path / "bids"
+    if state == "outdated":
+        add_pair(root, "sub-09")
+        Database(root, folder)
+    build(root)
+    expected = find_visits(root, (), ())
+    if state in ("current", "to be wiped"):
+        Database(root, folder)
+    before = {
+        path: path.lstat().st_mtime_ns for path in (folder, *folder.glob("*")) if folder.exists()
+    }
+    reader = Database(root, folder, wipe=state == "to be wiped", read_only=True)
+    assert find_visits(root, (), (), database=reader) == expected
+    after = {
+        path: path.lstat().st_mtime_ns for path in (folder, *folder.glob("*")) if folder.exists()
+    }
+    assert after == before
+
+
+def test_reading_alone_refuses_what_making_refuses(root: Path, folder: Path) -> None:
+    with pytest.raises(OutputError, match="lies inside BIDS_DIR"):
+        Database(root, root / "index", read_only=True)
+    folder.mkdir()
+    (folder / FILE_NAME).write_text("no index")
+    with pytest.raises(UsageError, match="is no index of pybids"):
+        Database(root, folder, read_only=True)

@@ -7,6 +7,7 @@ import csv
 import gzip
 import logging
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -81,6 +82,50 @@ def test_a_plan_tells_what_is_taken_what_not_and_why_and_writes_nothing(
     assert "contrast agent" in of_first
     assert "FLAIR" in told[second:total]
     assert "1 visit to process, 0 unchanged, 1 skipped" in told[total:]
+
+
+@pytest.mark.parametrize("wipe", [(), ("--bids-database-wipe",)], ids=["new", "wipe"])
+def test_a_plan_makes_no_index(
+    wipe: tuple[str, ...], bids: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(bids.parent.rglob("*"))
+    index = ("--bids-database-dir", str(bids.parent / "index"))
+    assert plan(bids, "--dry-run", *index, *wipe) == 0
+    assert sorted(bids.parent.rglob("*")) == before
+    assert "sub-01/anat/sub-01_FLAIR.nii.gz" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["out", "work"])
+def test_a_plan_finds_that_a_folder_cannot_be_made(
+    name: str, bids: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (bids.parent / name).write_text("in the way")
+    assert plan(bids, "--dry-run") == 73
+    assert [str(bids.parent / name) in one.getMessage() for one in caplog.records] == [True]
+
+
+def test_masks_that_are_refused_are_told_and_those_of_nobody_are_not(
+    bids: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bids / "sub-02" / "anat" / "sub-02_T1w.nii.gz").rename(
+        bids / "sub-02" / "anat" / "sub-02_acq-3D_T1w.nii.gz"
+    )
+    shutil.copy(
+        bids / "sub-01" / "anat" / "sub-01_FLAIR.nii.gz",
+        bids / "sub-02" / "anat" / "sub-02_acq-3D_FLAIR.nii.gz",
+    )
+    masks = bids.parent / "masks"
+    names = ("sub-01_desc-brain_mask", "sub-02_acq-manual_label-L_mask")
+    for name in names:
+        folder = masks / name[:6] / "anat"
+        folder.mkdir(parents=True)
+        (folder / f"{name}.nii.gz").write_text("content")
+    assert plan(bids, "--dry-run", "--derivatives", f"drawn={masks}") == 0
+    assert f"brain mask     {names[0]}.nii.gz" in capsys.readouterr().out
+    messages = [one.getMessage() for one in caplog.records]
+    (message,) = (one for one in messages if "dataset_description.json" not in one)
+    assert message.startswith("the lesion mask is computed: there is no label-lesion_mask")
+    assert "sub-02_acq-manual_label-L_mask.nii.gz (of another image by its acq-manual)" in message
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["the plan is cut", "a warning is cut"])
