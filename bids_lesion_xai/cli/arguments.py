@@ -106,6 +106,17 @@ def device(text: str) -> str:
     return text
 
 
+def file_or_folder(text: str) -> Path:
+    """Return the path that `text` names; for argparse.
+
+    An empty one, as of a variable that is not set, would be the current folder.
+    """
+    if not text:
+        message = "a path is expected, not an empty text"
+        raise argparse.ArgumentTypeError(message)
+    return Path(text)
+
+
 def named_folder(text: str) -> tuple[str, Path]:
     """Return name and path of a dataset, of ``NAME=PATH`` or ``PATH``; for argparse."""
     name, equals, path = text.partition("=")

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from bids_lesion_xai import __version__
 from bids_lesion_xai.bids.filters import read_filters
-from bids_lesion_xai.cli.arguments import Formatter
+from bids_lesion_xai.cli.arguments import Formatter, file_or_folder
 from bids_lesion_xai.cli.combinations import contradiction, ineffective
 from bids_lesion_xai.cli.options.explanation import PRESETS, add_explanation
 from bids_lesion_xai.cli.options.group import add_group
@@ -99,8 +99,8 @@ def build_parser() -> _Parser:
         "what the exit code means is in README.md.",
         formatter_class=Formatter,
     )
-    parser.add_argument("bids_dir", type=Path, help="root folder of a raw BIDS dataset")
-    parser.add_argument("output_dir", type=Path, help="folder for the BIDS derivatives")
+    parser.add_argument("bids_dir", type=file_or_folder, help="root folder of a raw BIDS dataset")
+    parser.add_argument("output_dir", type=file_or_folder, help="folder for the BIDS derivatives")
     parser.add_argument(
         "analysis_level",
         nargs="+",

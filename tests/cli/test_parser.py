@@ -771,3 +771,15 @@ def test_what_the_group_does_needs_its_level(
         parse(["bids", "out", "participant", *option.split()])
     name = option.split()[0]
     assert re.search(rf"{name}: nothing is .* without the level group", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--work-dir", "--bids-database-dir", "--model", "--derivatives", "--reference-masks"]
+)
+def test_an_empty_path_is_not_the_current_folder(
+    flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["bids", "out", "participant", flag, ""])
+    assert caught.value.code == 2
+    assert f"{flag}" in capsys.readouterr().err

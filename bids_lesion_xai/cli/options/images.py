@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from bids_lesion_xai.cli.arguments import labels, named_folder
+from bids_lesion_xai.cli.arguments import file_or_folder, labels, named_folder
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +30,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--bids-filter-file",
-        type=Path,
+        type=file_or_folder,
         metavar="FILE",
         help="JSON file with the keys flair and t1w that says which images may be taken, such as "
         '{"flair": {"acquisition": ["3D", "2D"], "run": 1, "ceagent": null}}: a value, a list '
@@ -39,7 +38,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--bids-database-dir",
-        type=Path,
+        type=file_or_folder,
         metavar="FOLDER",
         help="folder of an index by pybids (layout_index.sqlite), used instead of looking for the "
         "files; it is made if it is not there, and anew if folders of the dataset are younger",
@@ -51,7 +50,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--reference-masks",
-        type=Path,
+        type=file_or_folder,
         metavar="DATASET",
         help="BIDS derivatives with masks label-lesion_mask or label-L_mask in the space of T1w "
         "or FLAIR: lesions are told right from wrong, and missed lesions and control regions are "
@@ -59,7 +58,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--tissue-maps",
-        type=Path,
+        type=file_or_folder,
         metavar="DATASET",
         help="BIDS derivatives with desc-aseg_dseg or desc-aparcaseg_dseg in the space of T1w, as "
         "fMRIPrep writes them: where each lesion lies, and normal-appearing white matter, come "
@@ -78,7 +77,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--existing-lesion-mask",
-        type=Path,
+        type=file_or_folder,
         metavar="DATASET",
         help="BIDS derivatives with masks label-lesion_mask or label-L_mask in the space of T1w "
         "or FLAIR, drawn by hand or by another tool: these lesions are explained, not those that "

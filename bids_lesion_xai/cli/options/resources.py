@@ -4,9 +4,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from bids_lesion_xai.cli.arguments import above_zero, add_choice, device, gigabytes, positive
+from bids_lesion_xai.cli.arguments import (
+    above_zero,
+    add_choice,
+    device,
+    file_or_folder,
+    gigabytes,
+    positive,
+)
 from bids_lesion_xai.config import SCHEDULERS
 from bids_lesion_xai.explain.catalogue import ENGINES
 
@@ -22,7 +28,7 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where and how fast")
     group.add_argument(
         *("-w", "--work-dir"),
-        type=Path,
+        type=file_or_folder,
         metavar="FOLDER",
         help="folder for intermediate files; an unchanged step is not run again; one in the "
         "temporary folder if not given",
@@ -64,7 +70,7 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         *("--use-plugin", "--nipype-plugin-file"),
-        type=Path,
+        type=file_or_folder,
         metavar="FILE",
         help="file in YAML or JSON with plugin and plugin_args of nipype; with the plugin "
         f"{', '.join(SCHEDULERS)} of a cluster, every visit is a job of its own",

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from bids_lesion_xai.cli.arguments import file_or_folder
 
 
 def add_running(parser: argparse.ArgumentParser) -> None:
@@ -30,13 +31,13 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--dry-run-table",
-        type=Path,
+        type=file_or_folder,
         metavar="FILE",
         help="with --dry-run: write a table (TSV) of the visits as well",
     )
     group.add_argument(
         "--config-file",
-        type=Path,
+        type=file_or_folder,
         metavar="FILE",
         help="options in TOML, such as logs/run-*.toml of a former run; those of the command line "
         "win over it",

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from bids_lesion_xai.cli.arguments import add_choice, fraction, not_negative
+from bids_lesion_xai.cli.arguments import add_choice, file_or_folder, fraction, not_negative
 from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3, TTA
 from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE
 
@@ -39,7 +38,7 @@ def add_segmentation(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--model",
-        type=Path,
+        type=file_or_folder,
         default=DEFAULT_BUNDLE,
         metavar="FOLDER",
         help="MONAI bundle; the shipped one if not given",
