@@ -33,8 +33,9 @@ from bids_lesion_xai.errors import DataError, OutputError
 LAST_KEY = "provenance"
 # Its name tells the method of explanation.
 _METHOD_KEY = "saliency_table"
-# Stands for the name of a lesion, which has three digits or more.
-_LESION = "LESION"
+# Stands for the name of a lesion, which has three digits or more; no label holds it.
+_LESION = "\0"
+_LESION_NAME = r"L\d{3,}"
 # End of the names of files that are being written.
 _PARTIAL = ".partial"
 
@@ -72,19 +73,23 @@ class Store:
     def _method_of(self, visit: Visit) -> str:
         """Return the method of the files of a visit; the default one if there are none."""
         row = DERIVATIVES[_METHOD_KEY]
-        for method in METHOD_LABELS:
-            # A link counts, see `completed_ns`.
-            if os.path.lexists(self.root / row.path(visit, method=method)):
-                return method
-        return DEFAULT_METHOD
+        paths = {method: self.root / row.path(visit, method=method) for method in METHOD_LABELS}
+        # A link counts, see `completed_ns`.
+        there = [method for method, path in paths.items() if os.path.lexists(path)]
+        if len(there) > 1:
+            # Somebody has put a table of another method beside.
+            listed = self._listed(visit)
+            there = [method for method in there if paths[method] in listed] or there
+        return there[0] if there else DEFAULT_METHOD
 
     def completed_ns(self, visit: Visit) -> int | None:
         """Return the time at which a visit was completed; None if it is not complete.
 
         A link counts, whatever it leads to: a version control system may have moved the content.
         """
+        path = self.path(LAST_KEY, visit)
         try:
-            return self.path(LAST_KEY, visit).lstat().st_mtime_ns
+            return path.lstat().st_mtime_ns if _may_be_output(path) else None
         except OSError:
             return None
 
@@ -175,8 +180,9 @@ class Store:
 
         Files of other names that somebody put beside them stay.
         """
-        listed = self._listed(visit)
-        self.path(LAST_KEY, visit).unlink(missing_ok=True)
+        listed, last = self._listed(visit), self.path(LAST_KEY, visit)
+        if _may_be_output(last):
+            last.unlink(missing_ok=True)
         partial = self._of_visit(visit, before=r"\.", after=rf"\..*{re.escape(_PARTIAL)}")
         for path in (*listed, *self.outputs(visit), *partial):
             path.unlink(missing_ok=True)
@@ -196,7 +202,9 @@ class Store:
                     if row.facts:
                         names[self.root / path.parent].add(_sidecar_path(path).name)
         for folder, own in names.items():
-            any_of = "|".join(re.escape(name).replace(_LESION, r"L\d{3,}") for name in own)
+            any_of = "|".join(
+                _LESION_NAME.join(map(re.escape, name.split(_LESION))) for name in own
+            )
             pattern = re.compile(f"{before}({any_of}){after}")
             for path in folder.glob("*"):
                 if pattern.fullmatch(path.name) and _may_be_output(path):

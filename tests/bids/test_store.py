@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, LESION_LEVELS, Level
+from bids_lesion_xai.bids.provenance import complete
 from bids_lesion_xai.bids.store import LAST_KEY, Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import OutputError
@@ -153,6 +154,31 @@ def test_clearing_leaves_what_others_put_beside(store: Store, source: Path) -> N
     assert files(store) == {path.relative_to(store.root) for path in foreign}
 
 
+@pytest.mark.parametrize("visit", [Visit("LESION"), Visit("01", "LESION"), Visit("L001")])
+def test_labels_that_look_like_names_of_lesions_are_labels(
+    store: Store, source: Path, visit: Visit
+) -> None:
+    others = [Visit("L002"), Visit("01", "L001"), Visit("LESION", "01")]
+    for other in others:
+        publish_all(store, source, other)
+    expected = files(store)
+    publish_all(store, source, visit)
+    assert {path.relative_to(store.root) for path in store.outputs(visit)} | {
+        store.path(LAST_KEY, visit).relative_to(store.root)
+    } == files(store) - expected
+    store.clear(visit)
+    assert files(store) == expected
+
+
+def test_a_folder_in_the_place_of_the_mark_completes_nothing(store: Store, source: Path) -> None:
+    store.path(LAST_KEY, VISIT).mkdir(parents=True)
+    assert store.completed_ns(VISIT) is None
+    store.clear(VISIT)
+    assert store.visits() == []
+    with pytest.raises(OutputError, match="cannot be written"):
+        store.publish(LAST_KEY, source, visit=VISIT)
+
+
 def test_folders_called_like_outputs_are_left_alone(store: Store) -> None:
     listed = store.path("lesion_mask", VISIT)
     folders = [listed, store.path("report", VISIT), store.path("lesion_figure", VISIT, "L001")]
@@ -174,14 +200,17 @@ def test_a_lesion_beyond_the_thousandth_is_removed_with_its_visit(store: Store) 
     assert not path.exists()
 
 
-def test_a_table_of_no_known_method_does_not_hide_that_of_a_visit(
+def test_a_table_of_another_method_does_not_hide_that_of_a_visit(
     store: Store, source: Path
 ) -> None:
     publish_all(Store(store.root, "vargrad"), source, VISIT)
     own = store.path("saliency_table", VISIT)
-    for method in ("aaa", "mine"):
+    complete(store, VISIT, {})
+    for method in ("aaa", "mine", "gradient", "smoothgrad"):
         own.with_name(own.name.replace("vargrad", method)).write_text("")
     assert store.path("saliency_table", VISIT) == own
+    store.path(LAST_KEY, VISIT).unlink()
+    assert store.path("saliency_table", VISIT) != own
 
 
 def test_clearing_removes_what_another_version_wrote_under_another_name(store: Store) -> None:
