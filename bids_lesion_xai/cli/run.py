@@ -52,10 +52,12 @@ def _run(config: RunConfig) -> int:
         _require_folders(config)
         _require_covariates(config)
         require_own(config.output_dir)
-        _check_folders(config)
         if config.dry_run:
-            return _plan(config)
+            code = _plan(config)
+            _check_folders(config)
+            return code
         _make_folders(config)
+        _check_folders(config)
         if config.boilerplate_only:
             return _write_citation(config)
         return _run_levels(config)
@@ -200,6 +202,24 @@ def _require_covariates(config: RunConfig) -> None:
         read_covariates(config.bids_dir, config.group_by)
 
 
+def _make_folders(config: RunConfig) -> None:
+    """Make the output and work folders, and point every cache into the work folder.
+
+    Raises
+    ------
+    OutputError
+        A folder cannot be made.
+    """
+    work_mode = 0o700 if config.work_dir.name == WORK_FOLDER else 0o777
+    for folder, mode in ((config.output_dir, 0o777), (config.work_dir, work_mode)):
+        try:
+            folder.mkdir(mode, parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"{folder} cannot be made ({error.strerror})."
+            raise OutputError(message) from error
+    _place_caches(config.work_dir / "cache")
+
+
 def _check_folders(config: RunConfig) -> None:
     """Check that what is written to is there or can be made, and by this user.
 
@@ -219,24 +239,6 @@ def _check_folders(config: RunConfig) -> None:
             raise OutputError(message)
     if config.work_dir.name == WORK_FOLDER and config.work_dir.exists():
         require_private(config.work_dir)
-
-
-def _make_folders(config: RunConfig) -> None:
-    """Make the output and work folders, and point every cache into the work folder.
-
-    Raises
-    ------
-    OutputError
-        A folder cannot be made.
-    """
-    work_mode = 0o700 if config.work_dir.name == WORK_FOLDER else 0o777
-    for folder, mode in ((config.output_dir, 0o777), (config.work_dir, work_mode)):
-        try:
-            folder.mkdir(mode, parents=True, exist_ok=True)
-        except OSError as error:
-            message = f"{folder} cannot be made ({error.strerror})."
-            raise OutputError(message) from error
-    _place_caches(config.work_dir / "cache")
 
 
 def _place_caches(folder: Path) -> None:

@@ -715,18 +715,15 @@ def test_reading_alone_finds_the_same_and_makes_no_index(
     expected = find_visits(root, (), ())
     if state in ("current", "to be wiped"):
         Database(root, folder)
-    before = {
-        path: path.lstat().st_mtime_ns for path in (folder, *folder.glob("*")) if folder.exists()
-    }
+    before = times_ns(tmp_path)
     reader = Database(root, folder, wipe=state == "to be wiped", read_only=True)
     assert find_visits(root, (), (), database=reader) == expected
-    after = {
-        path: path.lstat().st_mtime_ns for path in (folder, *folder.glob("*")) if folder.exists()
-    }
-    assert after == before
+    assert times_ns(tmp_path) == before
 
 
-def test_reading_alone_refuses_what_making_refuses(root: Path, folder: Path) -> None:
+def test_reading_alone_refuses_an_index_in_the_dataset_and_what_is_none(
+    root: Path, folder: Path
+) -> None:
     with pytest.raises(OutputError, match="lies inside BIDS_DIR"):
         Database(root, root / "index", read_only=True)
     folder.mkdir()

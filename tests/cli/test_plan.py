@@ -97,11 +97,24 @@ def test_a_plan_makes_no_index(
 
 @pytest.mark.parametrize("name", ["out", "work"])
 def test_a_plan_finds_that_a_folder_cannot_be_made(
-    name: str, bids: Path, caplog: pytest.LogCaptureFixture
+    name: str,
+    bids: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    (bids / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
     (bids.parent / name).write_text("in the way")
     assert plan(bids, "--dry-run") == 73
     assert [str(bids.parent / name) in one.getMessage() for one in caplog.records] == [True]
+    assert "in all: 1 visit to process" in capsys.readouterr().out
+
+
+def test_a_plan_finds_that_no_folder_can_be_made_in_one_that_is_closed(
+    bids: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path != bids.parent or mode != os.W_OK)
+    assert plan(bids, "--dry-run") == 73
+    assert f"out cannot be made in {bids.parent}." in caplog.records[-1].getMessage()
 
 
 def test_masks_that_are_refused_are_told_and_those_of_nobody_are_not(
@@ -126,6 +139,13 @@ def test_masks_that_are_refused_are_told_and_those_of_nobody_are_not(
     (message,) = (one for one in messages if "dataset_description.json" not in one)
     assert message.startswith("the lesion mask is computed: there is no label-lesion_mask")
     assert "sub-02_acq-manual_label-L_mask.nii.gz (of another image by its acq-manual)" in message
+    caplog.clear()
+    others = bids.parent / "others" / "sub-02" / "anat"
+    others.mkdir(parents=True)
+    (others / "sub-02_label-L_mask.nii.gz").write_text("content")
+    existing = ("--existing-lesion-mask", str(others.parents[1]))
+    plan(bids, "--dry-run", "--derivatives", f"drawn={masks}", *existing)
+    assert not any("is computed" in one.getMessage() for one in caplog.records)
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["the plan is cut", "a warning is cut"])

@@ -251,6 +251,23 @@ def test_the_dataset_of_another_app_is_left_as_it_is_and_ends_with_73(
     assert [path.read_text() for path in out.iterdir()] == [text]
 
 
+def test_a_work_folder_that_somebody_else_makes_meanwhile_is_refused(
+    start: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processed: list[Visit]
+) -> None:
+    work_dir = tmp_path / WORK_FOLDER
+    make = Path.mkdir
+
+    def too_late(folder: Path, *args: Any, **options: Any) -> None:
+        if folder == work_dir:
+            make(folder, exist_ok=True)
+            folder.chmod(0o777)
+        make(folder, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", too_late)
+    assert start(work_dir=work_dir) == 73
+    assert processed == []
+
+
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o700, 0o755])
 def test_the_default_work_folder_is_the_users_alone(
     mode: int,
