@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -65,7 +64,7 @@ class Missing:
     elsewhere : tuple of str
         Files of other sessions and spaces.
     closed : tuple of str
-        Folders that cannot be looked into, each with the reason.
+        Folders of the visit that cannot be looked into, each with the reason.
     """
 
     what: str
@@ -181,7 +180,7 @@ def find_companions(
         message = f"{source} {problem}; name the root folder of a BIDS derivative dataset."
         raise NotFoundError(message)
     listings = {
-        label: list_participant(source.root, label)
+        label: _list(source.root, label)
         for label in dict.fromkeys(visit.participant for visit in images)
     }
     found, missing = {}, {}
@@ -192,6 +191,18 @@ def find_companions(
         else:
             missing[visit] = one
     return found, missing
+
+
+def _list(root: Path, label: str) -> Listing:
+    """Return what lies in the folder of a participant, nothing if there is no such folder."""
+    try:
+        (root / f"sub-{label}").lstat()
+    except FileNotFoundError:
+        return Listing((), (), ())
+    except OSError:
+        # What cannot be looked into is told.
+        pass
+    return list_participant(root, label)
 
 
 def _choose(
@@ -221,9 +232,9 @@ def _choose(
             first.path, uri, _space(first), (*(file.name for file in others), *refused)
         )
     what = f"no {kind} of {visit.name} in {source}"
-    # Of somebody who has no folder, nothing is closed.
-    has_folder = os.path.lexists(source.root / f"sub-{visit.participant}")
-    closed = listing.closed if has_folder else ()
+    folders = [Path(f"sub-{visit.participant}"), visit.folder]
+    places = {str(place) for folder in folders for place in (folder, folder / "anat")}
+    closed = tuple(f"{place} ({why})" for place, why in listing.closed.items() if place in places)
     return Missing(what, tuple(refused), kind.names_like(listing.images), closed)
 
 

@@ -299,7 +299,7 @@ def _inputs(
     removed = {kind for kind in missing if any(one.by_filter for one in rejected[kind])}
     for kind in sorted(removed):
         parts.append(f"--bids-filter-file asks {kind} for {getattr(filters, kind)}")
-    parts += [f"{place} cannot be looked into" for place in listing.closed]
+    parts += [f"{place} ({why}) cannot be looked into" for place, why in listing.closed.items()]
     for kind, name in missing.items():
         elsewhere = _elsewhere(name, visit, listing)
         if elsewhere:

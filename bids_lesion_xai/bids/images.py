@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -61,14 +61,14 @@ class Listing:
         Labels; an empty one stands for images outside of sessions.
     images, sidecars : tuple of NamedFile
         NIfTI and JSON files, in the order of their paths.
-    closed : tuple of str
-        Folders that cannot be looked into, each with the reason.
+    closed : mapping of str to str
+        Folders that cannot be looked into, relative to the dataset, each with the reason.
     """
 
     sessions: tuple[str, ...]
     images: tuple[NamedFile, ...]
     sidecars: tuple[NamedFile, ...]
-    closed: tuple[str, ...] = ()
+    closed: Mapping[str, str] = field(default_factory=dict)
 
 
 def normal(key: str, value: str) -> str:
@@ -121,9 +121,7 @@ def list_participant(bids_dir: Path, label: str) -> Listing:
     folder = str(bids_dir / f"sub-{label}")
     _walk(folder, {os.path.realpath(folder)}, paths, closed)
     listing = sort_files(bids_dir, label, map(Path, paths))
-    places = tuple(
-        f"{os.path.relpath(place, bids_dir)} ({problem})" for place, problem in closed.items()
-    )
+    places = {os.path.relpath(place, bids_dir): problem for place, problem in closed.items()}
     return Listing(listing.sessions, listing.images, listing.sidecars, places)
 
 

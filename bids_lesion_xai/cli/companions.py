@@ -100,6 +100,8 @@ def _reused(images: _Images, config: RunConfig) -> dict[str, dict[Visit, Compani
             problems[field] += missing.items()
             of_dataset |= found
         require_any(of_dataset, missing, source, BRAIN_MASK, LESION_MASK)
+    if "existing-lesion-mask" in config.links:
+        problems["lesions"] = []
     for field, some in problems.items():
         for visit, why in some:
             # That a dataset has no such file of a visit is as it should be.

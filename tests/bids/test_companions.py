@@ -121,9 +121,12 @@ def test_a_mask_in_another_space_is_taken_only_on_the_grid_of_an_image_and_last(
 def test_a_folder_that_is_not_there_is_told(source: Source) -> None:
     source.root.mkdir()
     (source.root / "sub-01").symlink_to("/nowhere/sub-01")
-    _, missing = find_companions(source, images_of(Visit("01"), Visit("02")), LESION_MASK)
-    assert "sub-01 (a link to sub-01, which is not there" in str(missing[Visit("01")])
-    assert missing[Visit("02")].closed == ()
+    (source.root / "sub-03").mkdir()
+    (source.root / "sub-03" / "ses-2").symlink_to("/nowhere/ses-2")
+    visits = [Visit("01"), Visit("02"), Visit("03", "1"), Visit("03", "2")]
+    _, missing = find_companions(source, images_of(*visits), LESION_MASK)
+    assert "sub-01 (a link to sub-01, which is not there" in str(missing[visits[0]])
+    assert [len(missing[visit].closed) for visit in visits] == [1, 0, 0, 1]
 
 
 def test_a_file_whose_content_is_not_here_is_named_and_another_is_taken(source: Source) -> None:
