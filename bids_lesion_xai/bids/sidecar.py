@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_lesion_xai import __version__
+from bids_lesion_xai.bids.content import absence
 from bids_lesion_xai.bids.derivatives import MANUAL, SALIENCY_UNITS, Derivative
 from bids_lesion_xai.bids.inheritance import read_object
 from bids_lesion_xai.errors import OutputError
@@ -97,10 +98,10 @@ def require_own(output_dir: Path) -> None:
         return
     content = read_object(path)
     if isinstance(content, str):
+        problem = "; ".join(absence(path, output_dir) or (content, "mend it"))
         message = (
-            f"OUTPUT_DIR {output_dir}: whose dataset it is cannot be told, for its {path.name} "
-            f"{content}. Get or mend this file, remove it if the folder is of {SOFTWARE}, or name "
-            "another folder."
+            f"OUTPUT_DIR {output_dir}: whose dataset it is cannot be told by its {path.name} "
+            f"({problem}). If the folder is of {SOFTWARE}, this file can also be removed."
         )
         raise OutputError(message)
     entries = content.get("GeneratedBy")
@@ -108,11 +109,9 @@ def require_own(output_dir: Path) -> None:
     names = [one.get("Name") for one in listed if isinstance(one, dict)]
     if SOFTWARE not in names:
         whose = f"made by {', '.join(map(str, names))}" if names else "not made by this software"
-        is_derivative = names or content.get("DatasetType") == "derivative"
-        folder = output_dir.parent if is_derivative else output_dir / "derivatives"
         message = (
             f"OUTPUT_DIR {output_dir} is a dataset that was {whose}, by its {path.name}. Name a "
-            f"folder of its own, e.g. {folder / SOFTWARE}."
+            f"folder of its own, such as derivatives/{SOFTWARE} of the raw dataset."
         )
         raise OutputError(message)
 

@@ -63,7 +63,9 @@ class RunLog:
             "Device": config.device,
             "Libraries": libraries(),
         }
-        self._skipped = [{"Visit": skip.visit.name, "Reason": skip.reason} for skip in skipped]
+        self._skipped = [
+            {"Visit": skip.visit.name, "Reason": self._shared(skip.reason)} for skip in skipped
+        ]
 
     def plan(self, reasons: Mapping[Visit, Sequence[str]]) -> None:
         """Take down why each visit is processed; no reason means that nothing has changed."""
