@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bids_lesion_xai.cli.arguments import whole
+from bids_lesion_xai.cli.arguments import file_or_folder, whole
 from bids_lesion_xai.errors import LesionXaiError
 
 
@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "folder",
-        type=Path,
+        type=file_or_folder,
         metavar="OUT",
         help="folder to make; one that holds this demo already is left as it is",
     )

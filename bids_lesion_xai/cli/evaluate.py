@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from pathlib import Path
 
-from bids_lesion_xai.cli.arguments import Formatter, device, fraction, not_negative
+from bids_lesion_xai.cli.arguments import Formatter, device, file_or_folder, fraction, not_negative
 from bids_lesion_xai.cli.labelled import add_datasets, require_datasets, run_command
 from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3, TTA
 from bids_lesion_xai.errors import NotFoundError
@@ -24,10 +23,10 @@ def build_parser() -> argparse.ArgumentParser:
         "size, calibration. People whom the model was trained on are left out.",
         formatter_class=Formatter,
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="MONAI bundle folder")
+    parser.add_argument("model", type=file_or_folder, metavar="MODEL", help="MONAI bundle folder")
     add_datasets(parser)
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder of the tables and the figure"
+        "--output", type=file_or_folder, required=True, help="folder of the tables and the figure"
     )
     parser.add_argument(
         "--threshold",

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from pathlib import Path
 
-from bids_lesion_xai.cli.arguments import Formatter, whole
+from bids_lesion_xai.cli.arguments import Formatter, file_or_folder, whole
 from bids_lesion_xai.cli.labelled import run_command
 from bids_lesion_xai.errors import UsageError
 
@@ -27,17 +26,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "folders",
         nargs="+",
-        type=Path,
+        type=file_or_folder,
         metavar="OUTPUT_DIR",
         help="output folder of bids-lesion-xai with group tables; to train, of runs with "
         "--reference-masks",
     )
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder of tables, figure and report"
+        "--output", type=file_or_folder, required=True, help="folder of tables, figure and report"
     )
     parser.add_argument(
         "--apply",
-        type=Path,
+        type=file_or_folder,
         metavar="FLAG_JSON",
         help="do not train, but apply this classifier to all lesions; no reference is needed",
     )

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bids_lesion_xai.cli.arguments import file_or_folder
 from bids_lesion_xai.cli.user import complete_user
 from bids_lesion_xai.errors import (
     INPUT_OUTPUT_ERROR,
@@ -25,7 +26,7 @@ def add_datasets(parser: argparse.ArgumentParser, more: str = "") -> None:
     parser.add_argument(
         "datasets",
         nargs="+",
-        type=Path,
+        type=file_or_folder,
         metavar="DATASET",
         help="BIDS derivative dataset with skull-stripped FLAIR and T1w (desc-brain or "
         f"desc-preproc) and lesion masks (label-lesion or label-L) on one 1 mm grid{more}",

@@ -6,13 +6,13 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_lesion_xai.cli.arguments import (
     Formatter,
     above_zero,
     device,
+    file_or_folder,
     fraction,
     positive,
     whole,
@@ -34,10 +34,12 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=Formatter,
     )
     add_datasets(parser, "; masks without images serve as shapes of painted lesions")
-    parser.add_argument("--output", type=Path, required=True, help="bundle folder to write")
+    parser.add_argument(
+        "--output", type=file_or_folder, required=True, help="bundle folder to write"
+    )
     parser.add_argument(
         "--head-labels",
-        type=Path,
+        type=file_or_folder,
         metavar="FOLDER",
         help="label maps of whole heads (FreeSurfer's numbers) that synthetic heads are made from",
     )

@@ -86,7 +86,7 @@ def collect(
     matches: Mapping[Visit, Mapping[int, int]] | None = None,
     unfollowed: Sequence[str] = (),
 ) -> Collection:
-    """Return the tables of an output folder, in the order of the visits' names.
+    """Return the tables of an output folder, in the order of the visits.
 
     Parameters
     ----------

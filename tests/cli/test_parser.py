@@ -774,7 +774,7 @@ def test_what_the_group_does_needs_its_level(
 
 
 @pytest.mark.parametrize(
-    "flag", ["--work-dir", "--bids-database-dir", "--model", "--derivatives", "--reference-masks"]
+    "flag", ["--work-dir", "--bids-database-dir", "--model", "--config-file", "--reference-masks"]
 )
 def test_an_empty_path_is_not_the_current_folder(
     flag: str, capsys: pytest.CaptureFixture[str]
@@ -783,3 +783,7 @@ def test_an_empty_path_is_not_the_current_folder(
         parse(["bids", "out", "participant", flag, ""])
     assert caught.value.code == 2
     assert f"{flag}" in capsys.readouterr().err
+    for folders in (("", "out"), ("bids", "")):
+        with pytest.raises(SystemExit):
+            parse([*folders, "participant"])
+        assert "a path is expected, not an empty text" in capsys.readouterr().err
