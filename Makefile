@@ -17,8 +17,9 @@ demo: $(READY)
 	@echo "Reports of the demo:"
 	@ls -1 "$(CURDIR)/$(DEMO)/output/"*.html
 
+# Tests of one file share what takes long to make, so they stay in one process, on one core.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check
