@@ -54,6 +54,7 @@ def main() -> None:
     files = [entry for dataset in options.datasets for entry in find_labelled(dataset)]
     left_out = () if options.people_of_training else bundle.trained_on
     scans = load_scans(entry for entry in files if entry.person not in left_out)
+    setting = Setting(bundle.threshold, peak_threshold=bundle.peak_threshold)
     rows = {}
     for name, way in WAYS.items():
         own = replace(predictor, **way)
@@ -61,7 +62,7 @@ def main() -> None:
         started = time.perf_counter()
         predictions = predict(own, scans)
         seconds = (time.perf_counter() - started) / len(scans)
-        of_scans = [figures(one, Setting(bundle.threshold))[0] for one in predictions]
+        of_scans = [figures(one, setting)[0] for one in predictions]
         mean = by_person(of_scans).iloc[-1][list(SHOWN)]
         rows[name] = {**mean, "seconds": seconds}
     table = pd.DataFrame(rows).T.astype(float)

@@ -86,8 +86,9 @@ class RunConfig:
         Columns of `participants.tsv` that the group level compares people by.
     follow_lesions : bool
         Whether the group level matches the lesions of the sessions of a person.
-    threshold : float or None
-        Lesion probability; None takes the model's own.
+    threshold, peak_threshold : float or None
+        Lesion probability of a voxel of a lesion, and of at least one of them; None takes the
+        model's own.
     min_lesion_volume_mm3 : float
     flip : bool
         Whether logits are averaged with those of the mirror image.
@@ -160,6 +161,7 @@ class RunConfig:
     group_by: tuple[str, ...]
     follow_lesions: bool
     threshold: float | None
+    peak_threshold: float | None
     min_lesion_volume_mm3: float
     flip: bool
     skull_strip: str

@@ -202,6 +202,7 @@ _FACTS: Mapping[str, Any] = {
     "RegistrationMethod": "rigid",
     "RegistrationSimilarity": 0.625,
     "Threshold": 0.5,
+    "PeakThreshold": 0.5,
     "MinimumVolume_mm3": 6.0,
     "Connectivity": 18,
     "Method": "smoothgrad",

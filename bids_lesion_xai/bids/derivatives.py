@@ -283,7 +283,7 @@ _FILLS = {
 }
 _PROBABILITY = Column("mean lesion probability over the voxels of the lesion")
 _LOGIT = Column("mean logit of lesion over the voxels of the lesion", "logit")
-_DETECTED = Column("1 if a voxel of the lesion reaches the threshold, else 0")
+_DETECTED = Column("1 if a voxel of the lesion reaches --peak-threshold, else 0")
 _MARGIN = Column(
     "distance from the lesion up to which the image is shown (Euclidean, between voxel centres); "
     "inf shows all of it",
@@ -449,7 +449,9 @@ _CLAIM_COLUMNS = {
 # BIDS knows true and false alone: a sidecar has it only where it is known.
 MANUAL = "Manual"
 _MASK_FACTS = ("Sources", "SpatialReference", "Type", MANUAL)
-_SEGMENTATION_FACTS = ("Threshold", "MinimumVolume_mm3", "Connectivity", "Model")
+_SEGMENTATION_FACTS = (
+    *("Threshold", "PeakThreshold", "MinimumVolume_mm3", "Connectivity", "Model"),
+)
 _SALIENCY_FACTS = (
     "Sources",
     "SpatialReference",
@@ -468,7 +470,7 @@ _SALIENCY_FACTS = (
     "Engine",
     "Device",
 )
-_EXPERIMENT_FACTS = ("Sources", "Model", "Threshold", "RandomSeed")
+_EXPERIMENT_FACTS = ("Sources", "Model", "PeakThreshold", "RandomSeed")
 # How the maps came about that an experiment is about.
 EXPLANATION_FACTS = ("Method", "Aggregation", "Target", "NoiseLevel", "NoiseRule", "Baseline")
 # Experiments on maps; the others are on images.

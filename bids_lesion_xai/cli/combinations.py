@@ -12,8 +12,9 @@ from bids_lesion_xai.explain.catalogue import METHODS
 # By `dest`: what the participant level alone looks at.
 _OF_PARTICIPANTS = (
     *("reference_masks", "tissue_maps", "skip_bids_validation", "skull_strip", "registration"),
-    *("model", "threshold", "min_lesion_volume", "tta", "preset", "method", "aggregation"),
-    *("target", "n_samples", "target_error", "noise_level", "noise_rule", "baseline"),
+    *("model", "threshold", "peak_threshold", "min_lesion_volume", "tta", "preset"),
+    *("method", "aggregation", "target"),
+    *("n_samples", "target_error", "noise_level", "noise_rule", "baseline"),
     *("experiments", "random_seed", "output_spaces", "saliency_output", "write_graph"),
     *("resource_monitor", "stop_on_first_crash", "clean_workdir", "sloppy", "device"),
     *("allow_tf32", "engine", "explain_mem_gb", "use_plugin", "low_mem", "force"),

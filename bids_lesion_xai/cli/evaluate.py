@@ -35,6 +35,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="lesion probability (default: that of the model)",
     )
     parser.add_argument(
+        "--peak-threshold",
+        type=fraction,
+        default=argparse.SUPPRESS,
+        help="lesion probability that at least one voxel of a lesion has (default: that of the "
+        "model)",
+    )
+    parser.add_argument(
         "--min-lesion-volume",
         type=not_negative,
         default=DEFAULT_MIN_VOLUME_MM3,
@@ -86,8 +93,9 @@ def _run(options: argparse.Namespace) -> None:
             f"trained on (it was on {', '.join(known) or 'nobody'}). See --people-of-training."
         )
         raise NotFoundError(message)
-    threshold = getattr(options, "threshold", bundle.threshold)
-    setting = Setting(threshold, min_volume_mm3=options.min_lesion_volume)
+    stated = (getattr(options, name, None) for name in ("threshold", "peak_threshold"))
+    threshold, peak = bundle.thresholds(*stated)
+    setting = Setting(threshold, min_volume_mm3=options.min_lesion_volume, peak_threshold=peak)
     # Fails now, not when everything is segmented.
     options.output.mkdir(parents=True, exist_ok=True)
     predictions = predict(predictor, scans, bundle.trained_on)

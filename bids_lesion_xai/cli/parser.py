@@ -142,6 +142,7 @@ def parse(argv: list[str] | None = None) -> RunConfig:
         group_by=tuple(dict.fromkeys(options.group_by)),
         follow_lesions=options.follow_lesions,
         threshold=options.threshold,
+        peak_threshold=options.peak_threshold,
         min_lesion_volume_mm3=options.min_lesion_volume,
         flip=options.tta == "flip",
         skull_strip=options.skull_strip,

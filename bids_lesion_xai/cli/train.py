@@ -123,6 +123,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="lesion probability, where --cross-validate person does not choose it",
     )
     parser.add_argument(
+        "--peak-threshold",
+        type=fraction,
+        default=0.95,
+        help="lesion probability that at least one voxel of a lesion has, or it is dropped",
+    )
+    parser.add_argument(
         "--workers",
         type=whole,
         default=max(1, (os.cpu_count() or 1) // 2),
@@ -155,6 +161,7 @@ def _run(options: argparse.Namespace) -> None:
         TrainingOptions(**{name: getattr(options, name) for name in names}),
         fold_steps=getattr(options, "fold_steps", options.steps),
         threshold=options.threshold,
+        peak_threshold=options.peak_threshold,
         left_out=options.leave_out,
         device=choose_device(options.device),
         output=options.output,

@@ -37,7 +37,7 @@ _WORDS: Mapping[str, type] = {"name": str, "outcome": object}
 
 # Sidecar keys; numbers of visits that differ in one of them do not compare.
 _SETTINGS = (
-    *("Model", "Threshold", "MinimumVolume_mm3", "Connectivity"),
+    *("Model", "Threshold", "PeakThreshold", "MinimumVolume_mm3", "Connectivity"),
     *("Method", "Aggregation", "Target", "NumberOfSamples", "TargetError"),
     *("NoiseLevel", "NoiseRule", "Baseline"),
 )

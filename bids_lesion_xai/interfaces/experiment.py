@@ -33,7 +33,7 @@ class _ExperimentInput(ExplanationInput):
     normal_file = File(exists=True, mandatory=True, desc="normal-appearing white matter")
     lesion_folder = Directory(exists=True, mandatory=True, desc="of Explain")
     explain_facts_file = File(exists=True, mandatory=True, desc="of Explain, with sigma")
-    threshold = traits.Float(mandatory=True, desc="probability from which a voxel is lesion")
+    peak_threshold = traits.Float(mandatory=True, desc="probability that a lesion reaches")
     columns = traits.Dict(mandatory=True, desc="of the table of each experiment, in order")
     number_columns = traits.List(traits.Str, mandatory=True, desc="of the table of lesions")
 
@@ -107,7 +107,7 @@ class Experiment(SimpleInterface):
                 brain=torch.from_numpy(brain).to(device),
                 normal=torch.from_numpy(normal).to(device),
                 spacing_mm=grid.spacing_mm,
-                threshold=self.inputs.threshold,
+                peak_threshold=self.inputs.peak_threshold,
                 visit=self.inputs.visit,
                 seed=self.inputs.seed,
             ),

@@ -130,13 +130,14 @@ class Publish(SimpleInterface):
         }
         model = {"Model": settings["Model"]}
         segmentation = {
-            key: settings[key] for key in ("Threshold", "MinimumVolume_mm3", "Connectivity")
+            key: settings[key]
+            for key in ("Threshold", "PeakThreshold", "MinimumVolume_mm3", "Connectivity")
         } | model
         manual: bool | None = False
         found_in = [store.uri("lesion_probability", visit)]
         if isdefined(self.inputs.lesions_uri):
             # Lesions of somebody else were not found by a probability.
-            segmentation["Threshold"] = None
+            segmentation |= {"Threshold": None, "PeakThreshold": None}
             found_in = [self.inputs.lesions_uri, store.uri("flair_to_t1w", visit)]
             manual = self.inputs.lesions_are_manual
         lesion = {"Type": "Lesion", "Manual": manual, **segmentation}
@@ -160,7 +161,7 @@ class Publish(SimpleInterface):
         experiment = {
             "Sources": [*saliency["Sources"], store.uri("normal_mask", visit)],
             **model,
-            "Threshold": settings["Threshold"],
+            "PeakThreshold": settings["PeakThreshold"],
             "RandomSeed": self.inputs.seed,
         }
         explanation = {key: settings[key] for key in EXPLANATION_FACTS}

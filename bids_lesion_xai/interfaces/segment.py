@@ -17,7 +17,7 @@ from nipype.interfaces.base import (
 )
 
 from bids_lesion_xai.imaging import nifti
-from bids_lesion_xai.lesions.label import label_lesions
+from bids_lesion_xai.lesions.label import label_lesions, reaching
 from bids_lesion_xai.models.bundle import read_bundle
 
 
@@ -27,7 +27,8 @@ class _SegmentInput(BaseInterfaceInputSpec):
     brain_mask_file = File(exists=True, mandatory=True, desc="mask on the same grid")
     model = Directory(exists=True, mandatory=True, desc="MONAI bundle")
     model_files = traits.Dict(desc="their SHA-256, for nipype does not look into folders")
-    threshold = traits.Float(mandatory=True, desc="lesion probability")
+    threshold = traits.Float(mandatory=True, desc="lesion probability of a voxel of a lesion")
+    peak_threshold = traits.Float(mandatory=True, desc="lesion probability that a lesion reaches")
     min_volume_mm3 = traits.Float(mandatory=True, desc="smaller lesions are dropped")
     flip = traits.Bool(mandatory=True, desc="average the logits with those of the mirror image")
     device = traits.Str(mandatory=True, desc="auto, cpu, cuda or cuda:N")
@@ -68,8 +69,9 @@ class Segment(SimpleInterface):
             probability = lesion_probability(logits).cpu().numpy()
         # Outside the brain the network sees nothing, and what it says there means nothing.
         probability *= brain
+        above = probability >= self.inputs.threshold
         labels = label_lesions(
-            probability >= self.inputs.threshold,
+            reaching(above, probability, self.inputs.peak_threshold),
             grid.voxel_volume_mm3,
             self.inputs.min_volume_mm3,
         )

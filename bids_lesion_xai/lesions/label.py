@@ -11,6 +11,38 @@ from scipy import ndimage
 CONNECTIVITY = ndimage.generate_binary_structure(3, 2)
 
 
+def reaching(
+    mask: NDArray[np.bool_], scores: NDArray[np.floating], least: float
+) -> NDArray[np.bool_]:
+    """Return the lesions of `mask` that reach a score somewhere.
+
+    With a smaller score for the mask itself, how far a lesion extends does not depend on what is
+    asked of it to count (thresholding with hysteresis; Canny, IEEE PAMI 1986, doi
+    10.1109/TPAMI.1986.4767851).
+
+    Parameters
+    ----------
+    mask : bool array, shape (X, Y, Z)
+    scores : float array, shape (X, Y, Z)
+    least : float
+        What at least one voxel of a lesion has, in the units of `scores`.
+
+    Returns
+    -------
+    mask : bool array, shape (X, Y, Z)
+
+    Examples
+    --------
+    >>> scores = np.array([0.4, 0.9, 0.4, 0.0, 0.7]).reshape(5, 1, 1)
+    >>> reaching(scores >= 0.4, scores, 0.8).ravel().astype(int)
+    array([1, 1, 1, 0, 0])
+    """
+    components, count = ndimage.label(mask, CONNECTIVITY)
+    reaches = np.zeros(count + 1, bool)
+    reaches[components[mask & (scores >= least)]] = True
+    return np.asarray(reaches[components])
+
+
 def label_lesions(
     mask: NDArray[np.bool_], voxel_volume_mm3: float, min_volume_mm3: float
 ) -> NDArray[np.int32]:

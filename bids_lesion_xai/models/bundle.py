@@ -45,6 +45,9 @@ class Bundle:
         Of neighbouring windows, as a fraction of their sides.
     threshold : float
         Lesion probability from which a voxel counts as lesion, unless the user says otherwise.
+    peak_threshold : float
+        Lesion probability that a voxel of each lesion reaches, unless the user says otherwise;
+        the threshold where the bundle states none.
     trained_on : tuple of str
         People whose images or lesion masks are in the training data, where the bundle names them.
     weights : Path
@@ -60,9 +63,15 @@ class Bundle:
     window: tuple[int, ...] | None
     overlap: float
     threshold: float
+    peak_threshold: float
     trained_on: tuple[str, ...]
     weights: Path
     sha256: str
+
+    def thresholds(self, threshold: float | None, peak: float | None) -> tuple[float, float]:
+        """Return the probabilities of a voxel and of a peak; None takes the model's own."""
+        voxel = self.threshold if threshold is None else threshold
+        return voxel, max(voxel, self.peak_threshold if peak is None else peak)
 
     def verify(self) -> None:
         """Compare the weights with their checksum.
@@ -110,6 +119,7 @@ def read_bundle(folder: Path) -> Bundle:
             arguments=definition,
             multiple=multiple,
             threshold=_probability(inference["threshold"]),
+            peak_threshold=_probability(inference.get("peak_threshold", inference["threshold"])),
             **_windows(inference.get("inferer"), multiple),
             trained_on=_people(metadata.get("training", {})),
             weights=_inside(folder, metadata["weights"]["file"]),

@@ -22,7 +22,7 @@ SIZES = {"tiny": 3.0, "small": 6.0, "medium": 12.0, "large": math.inf}
 # Lesions of multiple sclerosis count from 3 mm on (Filippi et al., Brain 2019, doi
 # 10.1093/brain/awz144).
 LEAST_DIAMETER_MM = SIZES["tiny"]
-# Of the way from the threshold of the mask to certainty.
+# Of the way from the probability that each lesion reaches to certainty.
 LEAST_CERTAINTY = 0.5
 # Standard deviations of the brain.
 LEAST_CONTRAST = 0.5
@@ -63,21 +63,21 @@ class Limits:
 
     Parameters
     ----------
-    threshold : float or None
-        Lesion probability of the mask; None where somebody else drew the lesions.
+    peak_threshold : float or None
+        Lesion probability that each lesion reaches; None where somebody else drew the lesions.
     is_slope : bool
         Whether saliency is positive where brighter tissue raises the score.
     """
 
-    threshold: float | None
+    peak_threshold: float | None
     is_slope: bool
 
     @property
     def least_probability(self) -> float | None:
         """Peak probability below which the network is not sure."""
-        if self.threshold is None:
+        if self.peak_threshold is None:
             return None
-        return self.threshold + LEAST_CERTAINTY * (1 - self.threshold)
+        return self.peak_threshold + LEAST_CERTAINTY * (1 - self.peak_threshold)
 
 
 @dataclass(frozen=True)
@@ -180,11 +180,11 @@ def _contradicted(row: Mapping[str, Any], _: Limits) -> str:
 
 def _unsure(row: Mapping[str, Any], limits: Limits) -> str:
     peak, least = float(row["peak_probability"]), limits.least_probability
-    if limits.threshold is None or least is None or row["outcome"] == "FN" or not peak < least:
+    if least is None or row["outcome"] == "FN" or not peak < least:
         return ""
     return (
         f"The network is not sure: its highest probability here is {number_text(peak, 2)}, little "
-        f"above the threshold of {number_text(limits.threshold, 2)}."
+        f"above the {number_text(limits.peak_threshold, 2)} that every lesion reaches."
     )
 
 
@@ -242,7 +242,8 @@ RULES = (
             ""
             if limits.least_probability is None
             else "The highest lesion probability in it is below "
-            f"{number_text(limits.least_probability, 2)}, half-way from the threshold to 1."
+            f"{number_text(limits.least_probability, 2)}, half-way from what every lesion reaches "
+            "to 1."
         ),
         _unsure,
     ),

@@ -50,17 +50,17 @@ def draw_profile(profile: pd.DataFrame | None, row: Mapping[str, Any]) -> Chart:
     )
 
 
-def draw_charts(tables: Mapping[str, pd.DataFrame], threshold: float | None) -> list[Chart]:
+def draw_charts(tables: Mapping[str, pd.DataFrame], peak_threshold: float | None) -> list[Chart]:
     """Return the curves of the experiments of one lesion.
 
     Parameters
     ----------
     tables : mapping of str to DataFrame
         The lesion's rows of each experiment.
-    threshold : float or None
-        Lesion probability of the mask, if it has one.
+    peak_threshold : float or None
+        Lesion probability that each lesion reaches, if it was found by one.
     """
-    levels = () if threshold is None else (threshold,)
+    levels = () if peak_threshold is None else (peak_threshold,)
     made = {
         "perilesional": lambda table: _margins(table, levels),
         "channel": lambda table: _channels(table, levels),

@@ -27,7 +27,7 @@ from bids_lesion_xai.explain.catalogue import (
 _SOURCES = {
     "brain_mask": ("SkullStripMethod",),
     "preproc_flair": ("RegistrationMethod",),
-    "lesion_labels": ("Threshold", "MinimumVolume_mm3", "Connectivity"),
+    "lesion_labels": ("Threshold", "PeakThreshold", "MinimumVolume_mm3", "Connectivity"),
     "saliency_table": (
         *("Method", "Aggregation", "Target", "NumberOfSamples", "TargetError", "NoiseLevel"),
         *("NoiseRule", "Baseline", "RandomSeed", "Engine", "Device", "Model"),
@@ -144,9 +144,12 @@ def _segmentation(facts: Mapping[str, Any]) -> Iterable[str]:
         if facts["Threshold"] is None
         else f"Voxels with a lesion probability of at least {facts['Threshold']:g} were lesion"
     )
+    reached = ""
+    if facts["Threshold"] is not None and facts["PeakThreshold"] > facts["Threshold"]:
+        reached = f" that reach {facts['PeakThreshold']:g} somewhere"
     yield (
         f"{voxels}; lesions were their {facts['Connectivity']}-connected components of at least "
-        f"{facts['MinimumVolume_mm3']:g} mm³."
+        f"{facts['MinimumVolume_mm3']:g} mm³{reached}."
     )
     if facts["HasTissues"]:
         yield "Where they lie was told by a tissue map of the same T1w."

@@ -86,7 +86,7 @@ def write_report(store: Store, visit: Visit, *, with_viewer: bool = True) -> Pat
     store = Store(store.root, method_label(saliency["Method"]))
     segmentation = store.facts("lesion_labels", visit)
     way = (saliency["Method"], saliency["Aggregation"])
-    limits = appraisal.Limits(segmentation["Threshold"], is_slope(*way))
+    limits = appraisal.Limits(segmentation["PeakThreshold"], is_slope(*way))
     collected = viewer.Collected(scan.grid) if with_viewer else None
     experiments = visit_experiments(store, visit, regions)
     shown = _lesions(store, visit, scan, rows, limits, experiments, collected)
@@ -205,7 +205,7 @@ def _lesions(
                 "profile": draw_profile(profiles.get(index), row),
                 "charts": draw_charts(
                     {key: tables[index] for key, tables in charts.items() if index in tables},
-                    limits.threshold,
+                    limits.peak_threshold,
                 ),
             }
         )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3
-from bids_lesion_xai.lesions.label import label_lesions
+from bids_lesion_xai.lesions.label import label_lesions, reaching
 from bids_lesion_xai.models.inference import Predictor, lesion_log_odds
 from bids_lesion_xai.training.calibration import (
     THRESHOLDS,
@@ -60,12 +60,15 @@ class Setting:
         Lesion probability.
     temperature : float
         What the log-odds are divided by.
+    peak_threshold : float
+        Lesion probability that a voxel of each lesion reaches; 0 asks for the threshold alone.
     min_volume_mm3 : float
         Smaller predicted lesions are dropped.
     """
 
     threshold: float
     temperature: float = 1.0
+    peak_threshold: float = 0.0
     min_volume_mm3: float = DEFAULT_MIN_VOLUME_MM3
 
 
@@ -86,8 +89,10 @@ def predict(
 def segment(prediction: Prediction, setting: Setting) -> NDArray[np.bool_]:
     """Return the predicted lesion mask, bool, shape (X, Y, Z)."""
     # Comparing log-odds saves the exponential of every voxel.
-    found = prediction.log_odds >= setting.temperature * special.logit(setting.threshold)
+    odds = prediction.log_odds
+    voxel, peak = setting.temperature * special.logit([setting.threshold, setting.peak_threshold])
     voxel_mm3 = float(np.prod(prediction.scan.spacing_mm))
+    found = reaching(odds >= voxel, odds, peak)
     return label_lesions(found, voxel_mm3, setting.min_volume_mm3) > 0
 
 
@@ -99,7 +104,7 @@ def figures(
     Returns
     -------
     row : dict
-        `person`, `session`, `trained_on`, the fields of `Agreement`, `threshold`, `temperature`
+        `person`, `session`, `trained_on`, the fields of `Agreement`, thresholds and temperature,
         and `calibration_error`, before and after the temperature, of the voxels in the brain.
     sizes : list of dict
         `person`, `session` and the columns of `metrics.by_size`.
@@ -112,6 +117,7 @@ def figures(
         "trained_on": list(prediction.trained_on),
         **asdict(agreement(predicted, scan.lesions, scan.spacing_mm)),
         "threshold": setting.threshold,
+        "peak_threshold": setting.peak_threshold,
         "temperature": setting.temperature,
         "calibration_error_raw": expected_calibration_error(curve(prediction, 1.0)),
         "calibration_error": expected_calibration_error(curve(prediction, setting.temperature)),
@@ -131,18 +137,28 @@ def curve(prediction: Prediction, temperature: float) -> list[dict[str, float]]:
     return reliability(1 / (1 + np.exp(-odds.astype(np.float64) / temperature)), lesions)
 
 
-def fit(predictions: Sequence[Prediction]) -> Setting:
+def fit(predictions: Sequence[Prediction], peak_threshold: float) -> Setting:
     """Return the temperature and the threshold that suit these predictions best.
 
     The temperature is the median over people of the one that is most likely: a single person
     whose lesions are missed would make a network unsure of everything. The threshold is the one
     with the largest mean over people of Dice plus lesion-wise F1.
+
+    Parameters
+    ----------
+    predictions : list of Prediction
+    peak_threshold : float
+        Lesion probability that a voxel of each lesion reaches, before any temperature.
     """
-    return _fit([(prediction, _scores(prediction)) for prediction in predictions])
+    scored = [(prediction, _scores(prediction, peak_threshold)) for prediction in predictions]
+    return _fit(scored, peak_threshold)
 
 
 def fit_on_others(
-    predictions: Sequence[Prediction], groups: Mapping[str, Sequence[str]], default: Setting
+    predictions: Sequence[Prediction],
+    groups: Mapping[str, Sequence[str]],
+    default: Setting,
+    peak_threshold: float,
 ) -> dict[str, Setting]:
     """Return, for each person, what suits the people outside their group best.
 
@@ -155,26 +171,30 @@ def fit_on_others(
         People of each group.
     default : Setting
         Where there is nobody outside the group.
+    peak_threshold : float
+        See `fit`.
     """
-    scored = [(prediction, _scores(prediction)) for prediction in predictions]
+    scored = [(prediction, _scores(prediction, peak_threshold)) for prediction in predictions]
     settings = {}
     for people in groups.values():
         others = [one for one in scored if one[0].scan.person not in people]
-        setting = _fit(others) if others else default
+        setting = _fit(others, peak_threshold) if others else default
         settings.update(dict.fromkeys(people, setting))
     return settings
 
 
-def _scores(prediction: Prediction) -> dict[float, float]:
+def _scores(prediction: Prediction, peak_threshold: float) -> dict[float, float]:
     """Return Dice plus lesion-wise F1 at each of `THRESHOLDS`, before any temperature."""
     scores = {}
     for threshold in THRESHOLDS:
-        predicted = segment(prediction, Setting(threshold))
+        predicted = segment(prediction, Setting(threshold, peak_threshold=peak_threshold))
         scores[threshold] = sum(dice_and_f1(predicted, prediction.scan.lesions))
     return scores
 
 
-def _fit(scored: Sequence[tuple[Prediction, dict[float, float]]]) -> Setting:
+def _fit(
+    scored: Sequence[tuple[Prediction, dict[float, float]]], peak_threshold: float
+) -> Setting:
     sessions: dict[str, list[tuple[Prediction, dict[float, float]]]] = {}
     for one in scored:
         sessions.setdefault(one[0].scan.person, []).append(one)
@@ -187,10 +207,10 @@ def _fit(scored: Sequence[tuple[Prediction, dict[float, float]]]) -> Setting:
         {at: float(np.mean([scores[at] for _, scores in own])) for at in THRESHOLDS}
         for own in sessions.values()
     ]
-    # The temperature moves the probability of the voxels that are just lesion.
-    log_odds = special.logit(choose_threshold(by_person)) / temperature
-    threshold = np.clip(special.expit(log_odds), _LEAST_THRESHOLD, 1 - _LEAST_THRESHOLD)
-    return Setting(round(float(threshold), 3), temperature)
+    # The temperature moves the probability of the voxels that are just lesion, and of peaks.
+    log_odds = special.logit([choose_threshold(by_person), peak_threshold]) / temperature
+    threshold, peak = np.clip(special.expit(log_odds), _LEAST_THRESHOLD, 1 - _LEAST_THRESHOLD)
+    return Setting(round(float(threshold), 3), temperature, peak_threshold=round(float(peak), 3))
 
 
 def _temperature(scored: Sequence[tuple[Prediction, Any]]) -> float:

@@ -37,6 +37,8 @@ class Trial:
         Optimiser steps of the networks that are trained for their figures alone.
     threshold : float
         Lesion probability, where none can be chosen on people left out.
+    peak_threshold : float
+        Lesion probability that a voxel of each lesion reaches, before any temperature.
     left_out : list of str
         People who take part in nothing but the figures of the network for users.
     device : torch device
@@ -51,6 +53,7 @@ class Trial:
         *,
         fold_steps: int,
         threshold: float,
+        peak_threshold: float,
         left_out: Sequence[str],
         device: torch.device,
         output: Path,
@@ -59,7 +62,8 @@ class Trial:
             options = replace(options, synthetic_heads=0, synthetic_share=0.0)
         self._material, self._left_out, self._options = material, left_out, options
         self._fold_options = replace(options, steps=fold_steps)
-        self._chosen = Setting(threshold)
+        self._chosen = Setting(threshold, peak_threshold=peak_threshold)
+        self._peak_threshold = peak_threshold
         self._device, self._output = device, output
         self._rows: list[dict[str, Any]] = []
 
@@ -79,7 +83,9 @@ class Trial:
             for name, people in groups.items()
         ]
         if way == "person":
-            self._chosen = fit([one for fold in folds for one in fold.predictions])
+            self._chosen = fit(
+                [one for fold in folds for one in fold.predictions], self._peak_threshold
+            )
         self._judge(way, folds, groups)
 
     def train(self) -> None:
@@ -114,7 +120,7 @@ class Trial:
     def _judge(self, way: str, folds: Sequence[Fold], groups: Mapping[str, Sequence[str]]) -> None:
         predictions = [one for fold in folds for one in fold.predictions]
         free = [one for fold in folds for one in fold.lesion_free]
-        settings = fit_on_others(predictions, groups, self._chosen)
+        settings = fit_on_others(predictions, groups, self._chosen, self._peak_threshold)
         settings |= {one.scan.person: self._chosen for one in free}
         rows = write_results(self._output / "evaluation" / way, predictions, free, settings)
         self._rows += [{"left_out": way, **row} for row in rows]

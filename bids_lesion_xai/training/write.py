@@ -52,7 +52,7 @@ def write_bundle(
     fold_steps : int
         Optimiser steps of the networks in `evaluation`.
     setting : Setting
-        Default lesion probability of the bundle, and temperature.
+        Default lesion probabilities of the bundle, and temperature.
     evaluation : list of dict
         Figures of people whom the networks they are figures of were not trained on; see
         `evaluate.figures`.
@@ -116,6 +116,7 @@ def write_bundle(
         },
         "inferer": _inferer(architecture),
         "threshold": setting.threshold,
+        "peak_threshold": max(setting.threshold, setting.peak_threshold),
     }
     _write_json(folder / "configs" / "metadata.json", metadata)
     _write_json(folder / "configs" / "inference.json", inference)

@@ -75,10 +75,11 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
         "flip": config.flip,
         "n_threads": config.omp_n_threads,
     }
-    threshold = bundle.threshold if config.threshold is None else config.threshold
+    threshold, peak_threshold = bundle.thresholds(config.threshold, config.peak_threshold)
     segment = Node(
         Segment(
             threshold=threshold,
+            peak_threshold=peak_threshold,
             min_volume_mm3=config.min_lesion_volume_mm3,
             **network,
         ),
@@ -122,7 +123,7 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
             t1w_uri=inputs.uri(inputs.t1w),
             method=config.method,
             seed=config.random_seed,
-            settings=_settings(config, bundle, threshold),
+            settings=_settings(config, bundle),
             keeps_maps=config.saliency_output == "maps",
         ),
         name="publish",
@@ -220,7 +221,7 @@ def init_visit_wf(inputs: VisitInputs, config: RunConfig, bundle: Bundle) -> Wor
             ]
         )
     if config.experiments:
-        experiment = _experiment_node(config, threshold, explanation)
+        experiment = _experiment_node(config, peak_threshold, explanation)
         workflow.connect(
             [
                 (preprocess, experiment, list(images)),
@@ -275,11 +276,13 @@ def _describe_node(inputs: VisitInputs, config: RunConfig, threshold: float) -> 
     return describe
 
 
-def _experiment_node(config: RunConfig, threshold: float, explanation: dict[str, Any]) -> Node:
+def _experiment_node(
+    config: RunConfig, peak_threshold: float, explanation: dict[str, Any]
+) -> Node:
     return Node(
         Experiment(
             names=list(config.experiments),
-            threshold=threshold,
+            peak_threshold=peak_threshold,
             columns={name: list(EXPERIMENT_COLUMNS[name]) for name in config.experiments},
             number_columns=list(DERIVATIVES["experiment_numbers"].columns),
             **explanation,
@@ -290,8 +293,9 @@ def _experiment_node(config: RunConfig, threshold: float, explanation: dict[str,
     )
 
 
-def _settings(config: RunConfig, bundle: Bundle, threshold: float) -> dict[str, Any]:
+def _settings(config: RunConfig, bundle: Bundle) -> dict[str, Any]:
     """Return the sidecar keys that hold for every visit of the run."""
+    threshold, peak_threshold = bundle.thresholds(config.threshold, config.peak_threshold)
     has_noise = METHODS[config.method].has_noise
     return {
         "Model": {
@@ -301,6 +305,7 @@ def _settings(config: RunConfig, bundle: Bundle, threshold: float) -> dict[str, 
             "TestTimeAugmentation": "flip" if config.flip else "none",
         },
         "Threshold": threshold,
+        "PeakThreshold": peak_threshold,
         "MinimumVolume_mm3": config.min_lesion_volume_mm3,
         "Connectivity": 18,
         "Method": config.method,

@@ -63,8 +63,10 @@ def _model_files(config: RunConfig, bundle: Bundle) -> dict[str, str]:
 
 def _options(config: RunConfig, bundle: Bundle) -> dict[str, Any]:
     """Return the options that change numbers, by flag."""
+    threshold, peak_threshold = bundle.thresholds(config.threshold, config.peak_threshold)
     chosen: Mapping[str, Any] = asdict(config) | {
-        "threshold": bundle.threshold if config.threshold is None else config.threshold,
+        "threshold": threshold,
+        "peak_threshold": peak_threshold,
         "min_lesion_volume": config.min_lesion_volume_mm3,
         "tta": "flip" if config.flip else "none",
     }

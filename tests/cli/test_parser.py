@@ -75,6 +75,7 @@ def test_defaults() -> None:
         group_by=(),
         follow_lesions=False,
         threshold=None,
+        peak_threshold=None,
         min_lesion_volume_mm3=6.0,
         skull_strip="auto",
         registration="auto",
@@ -121,6 +122,7 @@ def test_defaults() -> None:
     ("options", "field", "value"),
     [
         (["--threshold", "0.3"], "threshold", 0.3),
+        (["--peak-threshold", "0.3"], "peak_threshold", 0.3),
         (["--min-lesion-volume", "0"], "min_lesion_volume_mm3", 0),
         (["--skull-strip", "skip"], "skull_strip", "skip"),
         (["--registration", "force"], "registration", "force"),

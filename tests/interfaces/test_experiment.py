@@ -90,7 +90,7 @@ def run(folder: Path, model: Path, **changes: NDArray[Any]) -> Any:
         model=str(model),
         lesion_folder=str(lesion_folder),
         explain_facts_file=str(facts_file),
-        threshold=0.5,
+        peak_threshold=0.5,
         n_threads=1,
         columns={name: list(columns) for name, columns in EXPERIMENT_COLUMNS.items()},
         number_columns=NUMBERS,
@@ -124,7 +124,7 @@ def findings(model: Path) -> list[Finding]:
         brain=tensors["brain_mask_file"],
         normal=tensors["normal_file"],
         spacing_mm=GRID.spacing_mm,
-        threshold=0.5,
+        peak_threshold=0.5,
         visit="sub-01",
         seed=7,
     )

@@ -59,6 +59,7 @@ def segment(
         for name, array in arrays.items()
     }
     given = {"threshold": 0.5, "min_volume_mm3": 0.0, **options}
+    given.setdefault("peak_threshold", given["threshold"])
     run = Segment(
         model=str(model),
         device="cpu",
@@ -128,6 +129,23 @@ def test_the_mask_is_where_the_probability_reaches_the_threshold_in_the_brain(
     probability, mask, _ = arrays_of(outputs)
     np.testing.assert_array_equal(mask, (probability >= np.float32(threshold)) & brain)
     assert 0 < mask.sum() < brain.sum() / 4
+
+
+def test_a_lesion_whose_peak_is_too_low_is_dropped_and_no_other_changes(
+    tmp_path: Path, model: Path
+) -> None:
+    values, brain = images()
+    probability, every, _ = arrays_of(segment(tmp_path, model, values, brain, threshold=0.2))
+    components, count = ndimage.label(every, np.abs(np.indices((3, 3, 3)) - 1).sum(0) <= 2)
+    peaks = ndimage.maximum(probability, components, np.arange(1, count + 1))
+    least = float(np.median(peaks))
+    folder = tmp_path / "peaks"
+    folder.mkdir()
+    outputs = segment(folder, model, values, brain, threshold=0.2, peak_threshold=least)
+    _, mask, _ = arrays_of(outputs)
+    kept = 1 + np.flatnonzero(peaks >= np.float32(least))
+    assert 0 < len(kept) < count
+    np.testing.assert_array_equal(mask, np.isin(components, kept))
 
 
 def test_a_lesion_is_a_component_of_at_least_the_minimum_volume(

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_lesion_xai.lesions.label import label_lesions
+from bids_lesion_xai.lesions.label import label_lesions, reaching
 
 # 18 neighbours: all but the 8 that share only a corner.
 NEIGHBOURS = np.abs(np.indices((3, 3, 3)) - 1).sum(0) <= 2
@@ -84,3 +84,28 @@ def test_no_lesion_is_a_valid_result() -> None:
     assert labels.dtype == np.int32
     assert labels.shape == (3, 4, 5)
     assert not labels.any()
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("least", [-1.0, 0.5, 0.9, 2.0])
+def test_a_lesion_is_kept_whole_if_it_reaches_the_peak_and_else_dropped(
+    seed: int, least: float
+) -> None:
+    mask = random_mask(seed)
+    scores = np.random.default_rng(100 + seed).random(mask.shape)
+    kept = reaching(mask, scores, least)
+    components, count = ndimage.label(mask, NEIGHBOURS)
+    expected = np.zeros_like(mask)
+    for component in range(1, count + 1):
+        if scores[components == component].max() >= least:
+            expected |= components == component
+    np.testing.assert_array_equal(kept, expected)
+    if least in (-1.0, 2.0):
+        np.testing.assert_array_equal(kept, mask if least < 0 else np.zeros_like(mask))
+
+
+def test_what_lies_outside_of_the_mask_makes_no_lesion_reach() -> None:
+    mask, scores = np.zeros((5, 1, 1), bool), np.zeros((5, 1, 1))
+    mask[:2], scores[2:], scores[1] = True, 1.0, 0.5
+    assert not reaching(mask, scores, 0.75).any()
+    assert reaching(mask, scores, 0.5).sum() == 2

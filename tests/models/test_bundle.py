@@ -47,11 +47,30 @@ def replace_weights(folder: Path, content: bytes) -> None:
     change(folder, "metadata", ("weights", "sha256"), sha256(bundle.weights))
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((None, None), (0.4, 0.8)),
+        ((0.3, None), (0.3, 0.8)),
+        ((0.9, None), (0.9, 0.9)),
+        ((None, 0.5), (0.4, 0.5)),
+        ((0.6, 0.5), (0.6, 0.6)),
+    ],
+)
+def test_a_user_may_state_each_threshold_and_no_peak_is_below_its_lesion(
+    given: tuple[float | None, float | None], expected: tuple[float, float], tmp_path: Path
+) -> None:
+    folder = write_small_bundle(tmp_path / "bundle", 0.4)
+    change(folder, "inference", ("peak_threshold",), 0.8)
+    assert read_bundle(folder).thresholds(*given) == expected
+
+
 @pytest.mark.parametrize("weights", ["model.safetensors", "model.pt"])
 def test_a_good_bundle_is_read(tmp_path: Path, weights: str) -> None:
     bundle = read_bundle(write_small_bundle(tmp_path / "bundle", 0.4, file=weights))
     assert (bundle.name, bundle.version, bundle.network) == ("small", "1.2.3", "UNet")
     assert (bundle.multiple, bundle.threshold) == (2, 0.4)
+    assert bundle.peak_threshold == 0.4
     assert bundle.arguments == ARGUMENTS
     network = load_network(bundle, CPU)
     assert not network.training
@@ -164,6 +183,8 @@ REFUSED = {
     "reference": ("inference", ("network_def", "channels"), ["@width", 4], "@width"),
     "macro": ("inference", ("network_def", "act"), "%other.json::act", "other.json"),
     "threshold by expression": ("inference", ("threshold",), "$0.5", "not complete"),
+    "peak threshold of nothing": ("inference", ("peak_threshold",), 1.0, "below 1"),
+    "peak threshold by expression": ("inference", ("peak_threshold",), "$0.5", "not complete"),
     "threshold not reached": ("inference", ("threshold",), 1.0, "below 1"),
     "threshold of everything": ("inference", ("threshold",), 0, "above 0"),
     "threshold not a number": ("inference", ("threshold",), float("nan"), "probability"),

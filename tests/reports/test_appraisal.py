@@ -91,7 +91,7 @@ def test_more_samples_make_an_explanation_precise_not_a_lesion(peak: float, erro
 def test_a_rule_that_cannot_hold_is_not_told() -> None:
     for limits in (Limits(0.5, is_slope=False), Limits(None, is_slope=True)):
         (silent,) = (rule.key for rule in appraisal.RULES if not rule.text(limits))
-        assert silent == ("unsure" if limits.threshold is None else "unsupported")
+        assert silent == ("unsure" if limits.peak_threshold is None else "unsupported")
 
 
 def test_every_rule_is_told_in_words_and_every_doubt_has_its_rule() -> None:

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import special
 
+from bids_lesion_xai.lesions.label import reaching
 from bids_lesion_xai.models.inference import Predictor
 from bids_lesion_xai.training.evaluate import (
     Prediction,
@@ -67,6 +69,24 @@ def test_a_temperature_moves_probabilities_and_no_lesion_at_half() -> None:
     assert segment(one, Setting(0.62, 2.0)).sum() == 28
 
 
+def test_a_lesion_that_does_not_reach_the_peak_is_dropped_and_the_others_stay_whole() -> None:
+    one = prediction()
+    every = segment(one, Setting(0.62, 2.0))
+    sure = segment(one, Setting(0.62, 2.0, peak_threshold=0.88))
+    assert np.array_equal(sure, reaching(every, one.log_odds, 4))
+    assert 0 < sure.sum() < every.sum()
+    assert not segment(one, Setting(0.62, 2.0, peak_threshold=0.89)).any()
+
+
+@pytest.mark.parametrize("peak", [0.5, 0.9])
+def test_the_temperature_moves_what_is_asked_of_peaks_with_it(peak: float) -> None:
+    people = [prediction(f"a/sub-0{i}") for i in (1, 2)]
+    setting = fit(people, peak)
+    assert setting.temperature != 1
+    odds = setting.temperature * special.logit(setting.peak_threshold)
+    assert odds == pytest.approx(special.logit(peak), abs=0.02)
+
+
 def test_nothing_is_found_outside_the_brain() -> None:
     one = prediction()
     assert (one.log_odds[:, :2] == -np.inf).all()
@@ -78,16 +98,18 @@ def test_what_is_fitted_on_a_person_is_used_on_others_alone() -> None:
     people = [prediction(f"{site}/sub-0{i}") for site in "ab" for i in (1, 2)]
     default = Setting(0.123)
     groups = {one.scan.person: [one.scan.person] for one in people}
-    settings = fit_on_others(people, groups, default)
+    settings = fit_on_others(people, groups, default, 0.9)
     for one in people:
-        assert settings[one.scan.person] == fit([other for other in people if other is not one])
+        assert settings[one.scan.person] == fit(
+            [other for other in people if other is not one], 0.9
+        )
     sites = {"a": ["a/sub-01", "a/sub-02"], "b": ["b/sub-01", "b/sub-02"]}
-    assert fit_on_others(people, sites, default)["a/sub-01"] == fit(people[2:])
-    assert fit_on_others(people[:1], {"all": ["a/sub-01"]}, default) == {"a/sub-01": default}
+    assert fit_on_others(people, sites, default, 0.9)["a/sub-01"] == fit(people[2:], 0.9)
+    assert fit_on_others(people[:1], {"all": ["a/sub-01"]}, default, 0.9) == {"a/sub-01": default}
 
 
 def test_the_threshold_that_is_fitted_finds_both_lesions() -> None:
-    setting = fit([prediction()])
+    setting = fit([prediction()], 0.5)
     # The bright voxel is false, so certainty is lowered.
     assert setting.temperature > 0.1
     assert segment(prediction(), setting).sum() == 28
@@ -96,8 +118,8 @@ def test_the_threshold_that_is_fitted_finds_both_lesions() -> None:
 def test_one_person_whose_lesions_are_missed_does_not_decide_the_temperature() -> None:
     people = [prediction(f"a/sub-0{i}") for i in (1, 2, 3)]
     missed = replace(people[2], log_odds=-np.abs(people[2].log_odds))
-    assert fit([missed]).temperature > 1.1 * fit(people).temperature
-    assert fit([*people[:2], missed]).temperature == fit(people).temperature
+    assert fit([missed], 0.5).temperature > 1.1 * fit(people, 0.5).temperature
+    assert fit([*people[:2], missed], 0.5).temperature == fit(people, 0.5).temperature
 
 
 def test_people_without_lesions_do_not_decide_the_temperature() -> None:
@@ -107,8 +129,8 @@ def test_people_without_lesions_do_not_decide_the_temperature() -> None:
         for one in (prediction("a/sub-02"), prediction("a/sub-03"))
         for odds in [np.minimum(one.log_odds, -4)]
     ]
-    assert fit([patient, *healthy]).temperature == fit([patient]).temperature
-    setting = fit(healthy)
+    assert fit([patient, *healthy], 0.5).temperature == fit([patient], 0.5).temperature
+    setting = fit(healthy, 0.5)
     assert setting.temperature == 1
     assert 0 < setting.threshold < 1
 
@@ -117,7 +139,7 @@ def test_people_without_lesions_do_not_decide_the_temperature() -> None:
 def test_a_threshold_never_becomes_that_of_nothing_or_everything(sign: int) -> None:
     one = prediction()
     sure = replace(one, log_odds=100 * sign * np.where(one.scan.lesions, 1, -1.0))
-    assert 0.001 <= fit([sure]).threshold <= 0.999
+    assert 0.001 <= fit([sure], 0.5).threshold <= 0.999
 
 
 def test_sessions_are_averaged_before_people() -> None:

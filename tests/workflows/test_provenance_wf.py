@@ -67,7 +67,14 @@ def reasons(folder: Path, model: Path, inputs: VisitInputs, options: str = "") -
 def test_every_option_of_a_run_counts_or_is_known_not_to() -> None:
     # Whoever adds an option decides: does it change a number of a visit?
     counted = {
-        *("threshold", "min_lesion_volume_mm3", "flip", "skull_strip", "registration"),
+        *(
+            "threshold",
+            "peak_threshold",
+            "min_lesion_volume_mm3",
+            "flip",
+            "skull_strip",
+            "registration",
+        ),
         *("method", "aggregation", "target", "engine", "noise_rule", "baseline", "n_samples"),
         *("target_error", "noise_level", "experiments", "random_seed", "allow_tf32"),
         *("output_spaces", "saliency_output", "sloppy"),

@@ -50,6 +50,13 @@ def add_segmentation(parser: argparse.ArgumentParser) -> None:
         help="lesion probability from which a voxel is lesion; the model's own if not given",
     )
     group.add_argument(
+        "--peak-threshold",
+        type=fraction,
+        metavar="P",
+        help="lesion probability that at least one voxel of a lesion has, or it is dropped; the "
+        "model's own if not given",
+    )
+    group.add_argument(
         "--min-lesion-volume",
         type=not_negative,
         default=DEFAULT_MIN_VOLUME_MM3,

@@ -127,7 +127,7 @@ def _scorer(network: torch.nn.Module, scan: Scan, explanation: Mapping[str, Any]
     return Scorer(
         engine=engine,
         image=scan.image,
-        threshold=scan.threshold,
+        peak_threshold=scan.peak_threshold,
         n_threads=options["n_threads"] or torch.get_num_threads(),
         memory_bytes=options["memory_gb"] * 2**30,
         allow_tf32=options["allow_tf32"],

@@ -31,8 +31,8 @@ class Scan:
         Normal-appearing white matter.
     spacing_mm : tuple of float
         Distance of voxel centres along each axis.
-    threshold : float
-        Probability from which a voxel is lesion.
+    peak_threshold : float
+        Probability that a voxel of a lesion reaches, or else it is not detected.
     visit : str
         Name of the visit: with `seed`, it fixes everything random.
     seed : int
@@ -48,7 +48,7 @@ class Scan:
     brain: torch.Tensor
     normal: torch.Tensor
     spacing_mm: tuple[float, float, float]
-    threshold: float
+    peak_threshold: float
     visit: str = ""
     seed: int = 0
 

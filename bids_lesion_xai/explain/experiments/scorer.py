@@ -37,7 +37,7 @@ class Response:
     mean_logit : float
         Mean over the voxels of the logit of lesion.
     detected : int
-        1 if any voxel reaches the threshold, else 0.
+        1 if any voxel reaches what a lesion must reach, else 0.
     """
 
     mean_probability: float
@@ -58,8 +58,8 @@ class Scorer:
     engine : Engine
     image : float tensor, shape (C, X, Y, Z)
         Only its shape, type and device matter.
-    threshold : float
-        Probability from which a voxel is lesion.
+    peak_threshold : float
+        Probability that a voxel of a lesion reaches.
     n_threads : int
     memory_bytes : float
         About what images that are evaluated side by side, or at once, may take; one always runs.
@@ -69,7 +69,7 @@ class Scorer:
 
     engine: Engine
     image: torch.Tensor
-    threshold: float
+    peak_threshold: float
     n_threads: int
     memory_bytes: float
     allow_tf32: bool
@@ -153,5 +153,5 @@ class Scorer:
         return Response(
             mean_probability=float(probabilities.double().mean()),
             mean_logit=float(logits.double().mean()),
-            detected=int((probabilities >= self.threshold).any()),
+            detected=int((probabilities >= self.peak_threshold).any()),
         )

@@ -39,7 +39,7 @@ def small_scan(**changes: Any) -> Scan:
         "brain": brain,
         "normal": normal,
         "spacing_mm": SPACING_MM,
-        "threshold": THRESHOLD,
+        "peak_threshold": THRESHOLD,
         "visit": "sub-01",
     }
     return Scan(**{**fields, **changes})

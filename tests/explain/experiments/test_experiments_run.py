@@ -140,6 +140,6 @@ def test_a_voxel_at_the_threshold_is_lesion() -> None:
     for found in found_by("channel", small_scan(), network=undecided):
         assert {row["mean_probability"] for row in found.rows} == {0.5}
         assert {row["detected"] for row in found.rows} == {1}
-    above = small_scan(threshold=0.5000001)
+    above = small_scan(peak_threshold=0.5000001)
     for found in found_by("channel", above, network=undecided):
         assert {row["detected"] for row in found.rows} == {0}

@@ -41,7 +41,7 @@ def tissue(**changes: Any) -> Scan:
         "brain": torch.ones(SHAPE, dtype=torch.bool),
         "normal": normal,
         "spacing_mm": SPACING_MM,
-        "threshold": THRESHOLD,
+        "peak_threshold": THRESHOLD,
         "visit": "sub-01",
     }
     return Scan(**{**fields, **changes})
