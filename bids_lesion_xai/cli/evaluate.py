@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tta",
         choices=tuple(TTA),
-        default="none",
+        default="flip",
         help="; ".join(f"{name}: {text}" for name, text in TTA.items()),
     )
     parser.add_argument(

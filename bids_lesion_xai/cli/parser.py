@@ -15,7 +15,7 @@ from bids_lesion_xai import __version__
 from bids_lesion_xai.bids.filters import read_filters
 from bids_lesion_xai.cli.arguments import Formatter, file_or_folder
 from bids_lesion_xai.cli.combinations import contradiction, ineffective
-from bids_lesion_xai.cli.options.explanation import PRESETS, add_explanation
+from bids_lesion_xai.cli.options.explanation import PRESETS, SLOPPY, add_explanation
 from bids_lesion_xai.cli.options.group import add_group
 from bids_lesion_xai.cli.options.ignored import add_ignored
 from bids_lesion_xai.cli.options.images import add_images
@@ -204,10 +204,10 @@ def _merged(parser: _Parser, given: dict[str, Any], filed: dict[str, Any]) -> di
     said = {dest: value for dest, value in given.items() if value is not None}
     overruled = set(PRESETS["default"]) if given["preset"] else set()
     if given["sloppy"]:
-        overruled.add("n_samples")
+        overruled |= set(SLOPPY)
     filed = {dest: value for dest, value in filed.items() if dest not in overruled}
     options = {action.dest: action.default for action in parser._actions} | filed | said
-    chosen = PRESETS[options["preset"]] | ({"n_samples": 2} if options["sloppy"] else {})
+    chosen = PRESETS[options["preset"]] | (SLOPPY if options["sloppy"] else {})
     return {
         dest: chosen[dest] if dest in chosen and value is None else value
         for dest, value in options.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -160,7 +160,8 @@ def predict_left_out(
     options: TrainingOptions,
 ) -> Fold:
     """Return what a network trained on ``material.without(people)`` says of these people."""
-    predictor = ARCHITECTURES[options.network].predictor(network)
+    # As the app does.
+    predictor = replace(ARCHITECTURES[options.network].predictor(network), flip=True)
     trained_on = material.without(people).people
     scans = load_scans(entry for entry in material.files if entry.person in people)
     free = predict(predictor, material.lesion_free, trained_on)

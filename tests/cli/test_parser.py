@@ -92,7 +92,7 @@ def test_defaults() -> None:
         random_seed=0,
         device="auto",
         allow_tf32=False,
-        flip=False,
+        flip=True,
         memory_gb=1.5,
         plugin=Plugin(),
         n_procs=cores(),
@@ -135,7 +135,7 @@ def test_defaults() -> None:
         (["--engine", "whole"], "engine", "whole"),
         (["--explain-mem-gb", "0.5"], "memory_gb", 0.5),
         (["--allow-tf32"], "allow_tf32", True),
-        (["--tta", "flip"], "flip", True),
+        (["--tta", "none"], "flip", False),
         (["--n-samples", "1"], "n_samples", 1),
         (["--noise-level", "0"], "noise_level", 0),
         (["--random-seed", "-3"], "random_seed", -3),
@@ -161,6 +161,8 @@ def test_defaults() -> None:
         (["--low-mem"], "memory_gb", 0.1),
         (["--low-mem", "--explain-mem-gb", "2"], "memory_gb", 2),
         (["--sloppy"], "n_samples", 2),
+        (["--sloppy"], "flip", False),
+        (["--sloppy", "--tta", "flip"], "flip", True),
         (["--sloppy", "--n-samples", "5"], "n_samples", 5),
         (["--debug"], "verbosity", 2),
         (["-v"], "verbosity", 1),
@@ -562,6 +564,7 @@ CHOICES = {
         "target": "logit",
         "n_samples": 50,
         "noise_rule": "robust",
+        "flip": True,
     },
     "published": {
         "method": "smoothgrad",
@@ -569,6 +572,7 @@ CHOICES = {
         "target": "logit",
         "n_samples": 50,
         "noise_rule": "flair-range",
+        "flip": False,
     },
 }
 GIVEN = {
@@ -581,7 +585,7 @@ GIVEN = {
 
 
 def chosen(*options: str) -> dict[str, Any]:
-    return {name: getattr(config(*options), name) for name in GIVEN}
+    return {name: getattr(config(*options), name) for name in CHOICES["default"]}
 
 
 @pytest.mark.parametrize("preset", CHOICES)
@@ -610,7 +614,7 @@ def test_a_flag_wins_over_the_preset_wherever_it_stands(preset: str, name: str) 
 def test_a_preset_changes_nothing_else() -> None:
     default, other = (vars(config("--preset", preset)) for preset in CHOICES)
     differ = {name for name in default if default[name] != other[name]}
-    assert differ - {"run", "replay"} == {"aggregation", "noise_rule"}
+    assert differ - {"run", "replay"} == {"aggregation", "noise_rule", "flip"}
 
 
 @pytest.mark.parametrize("method", INPUT_METHODS)

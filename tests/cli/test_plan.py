@@ -234,7 +234,6 @@ def config(*options: str) -> RunConfig:
         ("--n-samples 100", "minutes"),
         ("--aggregation max", "minutes"),
         ("--experiments channel", "minutes"),
-        ("--tta flip", "minutes"),
         ("--omp-nthreads 1", "minutes"),
         ("--explain-mem-gb 6", "memory_gb"),
     ],
@@ -250,6 +249,7 @@ def test_what_costs_more_is_told_to_cost_more(more: str, figure: str) -> None:
         ("--saliency-output summary", "output_disk_gb"),
         ("--low-mem", "memory_gb"),
         ("--method gradient", "minutes"),
+        ("--tta none", "minutes"),
     ],
 )
 def test_what_costs_less_is_told_to_cost_less(less: str, figure: str) -> None:
@@ -258,7 +258,8 @@ def test_what_costs_less_is_told_to_cost_less(less: str, figure: str) -> None:
 
 
 def test_estimates_are_those_of_the_run_that_they_were_measured_on() -> None:
-    measured = config("--n-samples", "5", "--experiments", "channel", "--omp-nthreads", "1")
+    words = "--n-samples 5 --experiments channel --omp-nthreads 1 --tta none"
+    measured = config(*words.split())
     for n_lesions, seconds in ((10, 61), (11, 64)):
         assert 60 * estimate(measured, n_lesions).minutes == pytest.approx(seconds, rel=0.1)
     summary = replace(measured, saliency_output="summary")

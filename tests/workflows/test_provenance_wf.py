@@ -116,7 +116,7 @@ def test_a_dataset_that_was_moved_has_not_changed(
     ("options", "words"),
     [
         ("--n-samples 8", ["--n-samples: 50 -> 8"]),
-        ("--tta flip --threshold 0.4", ["--threshold: 0.5 -> 0.4", '--tta: "none" -> "flip"']),
+        ("--tta none --threshold 0.4", ["--threshold: 0.5 -> 0.4", '--tta: "flip" -> "none"']),
         ("--random-seed 3", ["--random-seed: 0 -> 3"]),
         ("--min-lesion-volume 9", ["--min-lesion-volume: 6.0 -> 9.0"]),
     ],

@@ -26,9 +26,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "target": "logit",
         "n_samples": 50,
         "noise_rule": "robust",
+        "tta": "flip",
     },
-    "published": {**PUBLISHED, "noise_rule": "flair-range"},
+    "published": {**PUBLISHED, "noise_rule": "flair-range", "tta": "none"},
 }
+# What --sloppy chooses.
+SLOPPY = {"n_samples": 2, "tta": "none"}
 
 
 def add_explanation(parser: argparse.ArgumentParser) -> None:

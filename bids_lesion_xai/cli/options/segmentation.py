@@ -63,4 +63,4 @@ def add_segmentation(parser: argparse.ArgumentParser) -> None:
         metavar="MM3",
         help="smaller lesions are dropped",
     )
-    add_choice(group, "--tta", TTA, "what lesions are found in, and explained: ", "none")
+    add_choice(group, "--tta", TTA, "what lesions are found in, and explained: ")
