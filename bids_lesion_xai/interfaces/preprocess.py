@@ -191,6 +191,7 @@ class _RegisterInput(BaseInterfaceInputSpec):
 class _RegisterOutput(TraitedSpec):
     flair_file = File(exists=True, desc="FLAIR, resampled once onto the grid of t1w_file")
     flair_to_t1w_file = File(exists=True, desc="rigid transform, ITK text")
+    seen_file = File(exists=True, desc="uint8, the part of the brain in FLAIR's field of view")
     similarity = traits.Float(desc="similarity of FLAIR and T1w inside the brain")
     method = traits.Enum("rigid", "given", desc="rigid, or given with the images")
 
@@ -215,7 +216,10 @@ class RegisterFlair(SimpleInterface):
             transform_file = Path(runtime.cwd, "flair_to_t1w.txt")
             registered, score, method = self._registered(t1w, flair, inside, transform_file)
             require_two_contrasts(t1w.values, registered, inside)
-            require_match(score, _coverage(flair.grid, t1w.grid, inside, transform_file))
+            seen = inside & _field_of_view(flair.grid, t1w.grid, transform_file)
+            require_match(score, seen.sum() / inside.sum())
+        seen_file = nifti.save(Path(runtime.cwd, "seen.nii.gz"), seen, t1w.grid)
+        self._results["seen_file"] = str(seen_file)
         out_file = nifti.save(Path(runtime.cwd, "flair.nii.gz"), registered, t1w.grid)
         self._results["flair_file"] = str(out_file)
         self._results["flair_to_t1w_file"] = str(transform_file)
@@ -247,27 +251,29 @@ def _share_a_grid_and_no_skull(flair: Image, t1w: Image) -> bool:
     )
 
 
-def _coverage(flair: Grid, t1w: Grid, inside: NDArray[np.bool_], transform_file: Path) -> float:
-    """Return the share of the brain that lies in FLAIR's field of view."""
+def _field_of_view(flair: Grid, t1w: Grid, transform_file: Path) -> NDArray[np.bool_]:
+    """Return what of the grid of T1w lies in FLAIR's field of view."""
     seen = resample(Image(np.ones(flair.shape, np.float32), flair), t1w, transform_file)
-    return float((seen[inside] >= 0.5).mean())
+    return np.asarray(seen >= 0.5)
 
 
 class _StandardiseInput(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc="T1w or FLAIR, 1 mm isotropic")
-    brain_mask_file = File(exists=True, mandatory=True, desc="mask on the grid of in_file")
+    brain_mask_file = File(
+        exists=True, mandatory=True, desc="where the brain is and was recorded, on the same grid"
+    )
     visit = traits.Str(mandatory=True, desc="name of the visit, for messages")
     sloppy = traits.Bool(False, usedefault=True, desc="find the bias field coarsely")
 
 
 class _StandardiseOutput(TraitedSpec):
-    out_file = File(exists=True, desc="mean 0, standard deviation 1 in the brain, 0 outside")
+    out_file = File(exists=True, desc="mean 0, standard deviation 1 in the mask, 0 outside")
     mean = traits.Float(desc="mean intensity of the brain after the bias correction")
     standard_deviation = traits.Float(desc="standard deviation of the same")
 
 
 class Standardise(SimpleInterface):
-    """Correct the bias field inside the brain (N4), then normalise."""
+    """Correct the bias field inside the mask (N4), then normalise."""
 
     input_spec = _StandardiseInput
     output_spec = _StandardiseOutput

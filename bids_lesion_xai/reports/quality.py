@@ -99,7 +99,9 @@ def worst(checks: list[Check]) -> str:
 
 
 def covered(scan: Scan, facts: dict[str, Any]) -> float:
-    """Return the share of the brain in which FLAIR is not 0 before normalisation.
+    """Return the share of the brain that FLAIR shows, and in which it had a signal.
+
+    Normalised FLAIR is 0 where it shows nothing; elsewhere, 0 before normalisation is no signal.
 
     Parameters
     ----------
@@ -111,7 +113,8 @@ def covered(scan: Scan, facts: dict[str, Any]) -> float:
     if not all(isinstance(value, float | int) for value in (mean, deviation)) or not deviation:
         return 1.0
     nothing = -float(mean) / float(deviation)
-    return 1 - float(np.isclose(scan.images["flair"][scan.brain], nothing, atol=1e-3).mean())
+    flair = scan.images["flair"][scan.brain]
+    return 1 - float((np.isclose(flair, nothing, atol=1e-3) | (flair == 0)).mean())
 
 
 def noise(image: NDArray[np.float32], brain: NDArray[np.bool_]) -> float:

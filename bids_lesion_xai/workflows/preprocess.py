@@ -92,8 +92,10 @@ def init_preprocess_wf(
             (register, flair, [("flair_file", "in_file")]),
             *(
                 (brain_mask, node, [("brain_mask_file", "brain_mask_file")])
-                for node in (register, t1w, flair, outputnode)
+                for node in (register, t1w, outputnode)
             ),
+            # Of what FLAIR does not show, there are no intensities to normalise by.
+            (register, flair, [("seen_file", "brain_mask_file")]),
             (brain_mask, facts, [("method", "skull_strip_method")]),
             (brain_mask, facts, [("volume_mm3", "brain_volume_mm3")]),
             (register, facts, [("similarity", "registration_similarity")]),

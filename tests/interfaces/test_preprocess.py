@@ -303,6 +303,35 @@ def test_flair_of_a_part_of_the_brain_is_reported_with_its_visit() -> None:
         _register(head(part, FLAIR), part).run()
 
 
+@pytest.mark.ants
+def test_what_flair_does_not_show_changes_no_intensity_of_what_it_shows() -> None:
+    inside = brain_mask(WORK_GRID)
+    first = int(np.flatnonzero(inside.any((0, 1)))[0]) + 14
+    part = WORK_GRID.crop((0, 0, first), (*WORK_GRID.shape[:2], WORK_GRID.shape[2] - first))
+    registered = _register(head(part, FLAIR), part, registration="skip").run().outputs
+    seen, _ = nifti.load(Path(registered.seen_file), np.bool_)
+    shown = inside.copy()
+    shown[:, :, :first] = False
+    np.testing.assert_array_equal(seen, shown)
+    assert 0.8 < seen.sum() / inside.sum() < 0.95
+    cut, whole = (
+        nifti.load(
+            Path(
+                Standardise(in_file=file, brain_mask_file=registered.seen_file, visit=VISIT)
+                .run()
+                .outputs.out_file
+            )
+        )[0]
+        for file in (
+            registered.flair_file,
+            _saved("whole.nii.gz", head(WORK_GRID, FLAIR), WORK_GRID),
+        )
+    )
+    np.testing.assert_allclose(cut, whole, atol=1e-3)
+    assert (cut[inside & ~seen] == 0).all()
+    assert cut[seen].std() == pytest.approx(1, abs=1e-3)
+
+
 def _standardise(values: NDArray, *, sloppy: bool = False) -> Standardise:
     return Standardise(
         in_file=_saved("in.nii.gz", values.astype(np.float32), COARSE_GRID),
