@@ -22,6 +22,9 @@ PRIMARY = "log_loss"
 # Of the last one, a larger value is better; of the others, a smaller one.
 MEASURES = (PRIMARY, "brier", "auc")
 OVERALL = "overall"
+# Where saliency has weight 0, both classifiers are the same but for rounding, of which even the
+# interval may lie on one side of 0.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ def people_rows(predictions: pd.DataFrame) -> pd.DataFrame:
     table : DataFrame
         One row a person: ``person``, ``n_lesions``, ``n_false``, and for each of `MEASURES`
         ``MEASURE_baseline``, ``MEASURE_saliency`` and ``MEASURE_difference``, saliency minus
-        baseline. The area under the curve is NaN for a person without both kinds of lesions.
+        baseline, exactly 0 where they differ by rounding. The area under the curve is NaN for a
+        person without both kinds of lesions.
     """
     rows = []
     for person, own in predictions.groupby(PERSON):
@@ -94,10 +98,16 @@ def people_rows(predictions: pd.DataFrame) -> pd.DataFrame:
             row[f"brier_{name}"] = squared_errors(probability, false).mean()
             row[f"auc_{name}"] = area_under_curve(probability, false)
         for measure in MEASURES:
-            difference = row[f"{measure}_{SALIENCY}"] - row[f"{measure}_{BASELINE}"]
-            row[f"{measure}_difference"] = difference
+            both = (row[f"{measure}_{name}"] for name in (BASELINE, SALIENCY))
+            row[f"{measure}_difference"] = _difference(*both)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _difference(baseline: float, saliency: float) -> float:
+    """Return saliency minus baseline, 0 if it is rounding."""
+    difference = saliency - baseline
+    return 0.0 if abs(difference) <= _ROUNDING * max(1, abs(baseline)) else difference
 
 
 def compare(people: pd.DataFrame, random_seed: int = 0) -> pd.DataFrame:
@@ -144,6 +154,12 @@ def judge(comparison: pd.DataFrame) -> Verdict:
     """
     row = comparison.to_dict("index")[PRIMARY]
     n_people = int(row["n_people"])
+    if comparison[["difference", "low", "high"]].fillna(0).eq(0).all(axis=None):
+        return Verdict(
+            False,
+            f"Saliency does not beat the baseline: both are the same on {n_people} left-out "
+            "people, since saliency was left out (weight 0) in every fold.",
+        )
     if np.isnan(row["low"]):
         return Verdict(
             False,

@@ -81,6 +81,28 @@ def test_the_whole_interval_decides(differences: list[float], words: str, beats:
     assert verdict.beats is beats
 
 
+@pytest.mark.parametrize("n_people", [5, 8])
+def test_differences_of_rounding_are_none(n_people: int) -> None:
+    people = people_rows(predictions([-4e-16] * n_people))
+    assert people["log_loss_difference"].eq(0).all()
+    verdict = judge(compare(people))
+    assert not verdict.beats
+    assert "both are the same" in verdict.text
+    assert "saliency was left out (weight 0) in every fold" in verdict.text
+
+
+def test_one_person_who_differs_makes_a_difference() -> None:
+    people = people_rows(predictions([-4e-16] * 7 + [-1e-6]))
+    assert people["log_loss_difference"].ne(0).sum() == 1
+    assert "the log loss on 8 left-out people differs" in judge(compare(people)).text
+
+
+def test_differences_that_cancel_are_differences() -> None:
+    table = predictions([-0.25, 0.25]).assign(probability_baseline=np.exp(-0.5))
+    table["probability_saliency"] = np.exp([-0.25, -0.75])
+    assert judge(compare(people_rows(table))).text.startswith("It cannot be shown")
+
+
 def test_the_area_under_the_curve_is_of_people_with_both_kinds() -> None:
     table = predictions([-0.1, 0.2, 0.3])
     both = pd.concat([table, table.head(1).assign(outcome="TP")], ignore_index=True)
