@@ -299,3 +299,30 @@ def test_levels_without_an_answer_have_a_reason(
 def test_noncentralities_are_where_the_distribution_says(t: float) -> None:
     low, high = noncentrality_interval(t, 12)
     np.testing.assert_allclose(stats.nct.cdf(t, 12, [low, high]), [0.975, 0.025], atol=1e-4)
+
+
+@pytest.mark.parametrize("df", [2, 4, 12, 50, 1000])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_noncentralities_go_on_where_t_is_large(df: int, sign: int) -> None:
+    below, above = (noncentrality_interval(sign * t, df) for t in (1e3, 1e3 * (1 + 1e-9)))
+    assert above[0] < sign * 1e3 < above[1]
+    np.testing.assert_allclose(above, below, rtol=5e-4)
+
+
+@pytest.mark.parametrize("t", [-1e300, -1e5, 1e4, 1.6e7])
+def test_noncentralities_of_a_large_t_are_in_proportion_to_it(t: float) -> None:
+    expected = sorted(np.array(noncentrality_interval(2e3, 3)) * t / 2e3)
+    np.testing.assert_allclose(noncentrality_interval(t, 3), expected)
+
+
+def test_values_that_are_nearly_equal_have_an_answer_at_once() -> None:
+    """The search for the noncentralities of these took minutes, or never ended."""
+    values = 0.5 + 1e-7 * np.array([0.1, 0.2, 0.3])
+    for found in (
+        one_sample(values),
+        one_sample(-values),
+        difference_of_levels(values, 1 + values),
+    ):
+        assert found.reason == ""
+        assert np.isfinite([*numbers(found), found.effect_low, found.effect_high]).all()
+        assert found.effect_low < found.effect < found.effect_high
