@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 
 from bids_lesion_xai.checksum import sha256
@@ -91,3 +92,17 @@ def write_small_bundle(
     for name, content in (("metadata", metadata), ("inference", inference)):
         (folder / "configs" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
+
+
+def multiply_weights(folder: Path, factor: float) -> None:
+    """Multiply the kernels of a bundle with safetensors, and state the checksum they have then."""
+    path = folder / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    weights = folder / metadata["weights"]["file"]
+    content = {
+        name: value.float() * factor if value.ndim > 1 else value
+        for name, value in safetensors.torch.load_file(weights).items()
+    }
+    weights.write_bytes(safetensors.torch.save(content))
+    metadata["weights"]["sha256"] = sha256(weights)
+    path.write_text(json.dumps(metadata), encoding="utf-8")

@@ -52,7 +52,11 @@ class Segment(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import torch
 
-        from bids_lesion_xai.models.inference import lesion_probability, load_predictor
+        from bids_lesion_xai.models.inference import (
+            lesion_probability,
+            load_predictor,
+            require_finite,
+        )
         from bids_lesion_xai.models.network import allow_tf32, choose_device
 
         torch.set_num_threads(self.inputs.n_threads)
@@ -66,6 +70,7 @@ class Segment(SimpleInterface):
         )
         with torch.inference_mode():
             logits = predictor(torch.from_numpy(np.stack([flair, t1w])))
+            require_finite(logits, brain, predictor.name)
             probability = lesion_probability(logits).cpu().numpy()
         # Outside the brain the network sees nothing, and what it says there means nothing.
         probability *= brain

@@ -6,11 +6,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from bids_lesion_xai.conventions import LESION_CLASS
+from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.models.bundle import Bundle
 from bids_lesion_xai.models.network import load_network
 
@@ -42,6 +45,8 @@ class Predictor:
     flip : bool
         Whether the logits are the mean of those of the image and of its mirror image, left to
         right.
+    name : str
+        Of the model, for messages.
     """
 
     network: torch.nn.Module
@@ -49,6 +54,7 @@ class Predictor:
     window: Sequence[int] | None = None
     overlap: float = 0.0
     flip: bool = False
+    name: str = "without a name"
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Return the logits of an image.
@@ -84,7 +90,12 @@ class Predictor:
 def load_predictor(bundle: Bundle, device: torch.device, *, flip: bool = False) -> Predictor:
     """Return the predictor of a bundle on `device`; for its errors see `load_network`."""
     return Predictor(
-        load_network(bundle, device), bundle.multiple, bundle.window, bundle.overlap, flip
+        load_network(bundle, device),
+        bundle.multiple,
+        bundle.window,
+        bundle.overlap,
+        flip,
+        bundle.name,
     )
 
 
@@ -97,3 +108,31 @@ def lesion_log_odds(logits: torch.Tensor) -> torch.Tensor:
     """Return the log-odds of lesion, shape (X, Y, Z), of logits (K, X, Y, Z)."""
     others = [k for k in range(len(logits)) if k != LESION_CLASS]
     return logits[LESION_CLASS] - logits[others].logsumexp(0)
+
+
+def require_finite(logits: torch.Tensor, brain: NDArray[np.bool_], model: str) -> None:
+    """Do nothing if the log-odds of lesion are finite numbers in the brain.
+
+    Others reach no threshold, and would be taken for a brain without lesions.
+
+    Parameters
+    ----------
+    logits : float tensor, shape (K, X, Y, Z)
+    brain : bool array, shape (X, Y, Z)
+    model : str
+        Its name.
+
+    Raises
+    ------
+    DataError
+        One is not.
+    """
+    finite = lesion_log_odds(logits).isfinite().cpu().numpy()
+    n_others = int((brain & ~finite).sum())
+    if n_others:
+        message = (
+            f"Model {model} gives logits that are not finite in {n_others} of {int(brain.sum())} "
+            "voxels of the brain; finite ones are expected in all. Look at the preprocessed FLAIR "
+            "and T1w for extreme values; if there are none, the weights are of no use."
+        )
+        raise DataError(message)

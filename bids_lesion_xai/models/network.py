@@ -69,9 +69,9 @@ def load_network(bundle: Bundle, device: torch.device) -> torch.nn.Module:
 def check_network(bundle: Bundle) -> None:
     """Refuse a model that would fail at every visit, after its preprocessing.
 
-    The network is applied to two empty volumes with sides of three times the stated multiple: one
-    would leave instance norm a single voxel, and two would hide that the multiple is half of what
-    the network needs.
+    The network is applied to two volumes, empty ones and then noise, with sides of three times the
+    stated multiple: one would leave instance norm a single voxel, and two would hide that the
+    multiple is half of what the network needs.
 
     Raises
     ------
@@ -84,18 +84,26 @@ def check_network(bundle: Bundle) -> None:
     whose = (
         f"The network of model {bundle.name}, said to take multiples of {bundle.multiple} voxels,"
     )
-    try:
-        with torch.inference_mode():
-            logits = network(torch.zeros(shape))
-    except _MISFITS as error:
-        message = f"{whose} fails for a volume of shape {shape[2:]}: {_in_words(error)}"
-        raise UnavailableError(message) from error
-    if logits.shape != shape or not logits.isfinite().all():
-        message = (
-            f"{whose} returns logits of shape {tuple(logits.shape)} for empty volumes; finite "
-            f"ones of shape {shape} are expected."
-        )
-        raise UnavailableError(message)
+    # Of weights that are too large, empty volumes may show nothing.
+    for what, fill in (("empty volumes", torch.zeros), ("noise", _noise)):
+        try:
+            with torch.inference_mode():
+                logits = network(fill(shape))
+        except _MISFITS as error:
+            message = f"{whose} fails for a volume of shape {shape[2:]}: {_in_words(error)}"
+            raise UnavailableError(message) from error
+        if logits.shape != shape or not logits.isfinite().all():
+            finite = "" if logits.isfinite().all() else ", not all of them finite,"
+            message = (
+                f"{whose} returns logits of shape {tuple(logits.shape)}{finite} for {what}; "
+                f"finite ones of shape {shape} are expected. Look at its weights "
+                "and at spatial_shape in metadata.json."
+            )
+            raise UnavailableError(message)
+
+
+def _noise(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def _in_words(error: Exception) -> str:

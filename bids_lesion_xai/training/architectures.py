@@ -47,7 +47,9 @@ class Architecture:
 
     def predictor(self, network: torch.nn.Module) -> Predictor:
         """Return `network` as a map from images to logits."""
-        return Predictor(network.eval(), self.multiple, self.window, self.overlap)
+        return Predictor(
+            network.eval(), self.multiple, self.window, self.overlap, name=self.network
+        )
 
 
 # The two others as in the code of Spagnolo et al., Scientific Reports (2026), doi

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy import special
 
 from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3
+from bids_lesion_xai.errors import naming
 from bids_lesion_xai.lesions.label import label_lesions, reaching
-from bids_lesion_xai.models.inference import Predictor, lesion_log_odds
+from bids_lesion_xai.models.inference import Predictor, lesion_log_odds, require_finite
 from bids_lesion_xai.training.calibration import (
     THRESHOLDS,
     choose_threshold,
@@ -75,11 +76,19 @@ class Setting:
 def predict(
     predictor: Predictor, scans: Iterable[LabelledScan], trained_on: Sequence[str] = ()
 ) -> list[Prediction]:
-    """Return what a network says of every scan, float32, computed on the network's device."""
+    """Return what a network says of every scan, float32, computed on the network's device.
+
+    Raises
+    ------
+    DataError
+        It is not finite somewhere in the brain.
+    """
     predictions = []
     for scan in scans:
-        with torch.inference_mode():
-            odds = lesion_log_odds(predictor(torch.from_numpy(scan.image))).cpu().numpy()
+        with torch.inference_mode(), naming(f"{scan.person} {scan.session}".rstrip()):
+            logits = predictor(torch.from_numpy(scan.image))
+            require_finite(logits, scan.brain, predictor.name)
+            odds = lesion_log_odds(logits).cpu().numpy()
         odds = np.where(scan.brain, odds, -np.inf).astype(np.float32)
         predictions.append(Prediction(scan, odds, tuple(trained_on)))
         log.info("segmented %s %s", scan.person, scan.session)

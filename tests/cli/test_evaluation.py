@@ -16,7 +16,7 @@ import pytest
 
 from bids_lesion_xai.cli.evaluate import main
 from bids_lesion_xai.training import evaluate
-from tests.bundles import BRIGHT, write_small_bundle
+from tests.bundles import BRIGHT, multiply_weights, write_small_bundle
 from tests.test_repository import ROOT
 
 SHAPE = (28, 26, 24)
@@ -133,6 +133,15 @@ def test_a_model_that_cannot_take_the_volumes_is_told_before_scans_are_read(
     path.write_text(json.dumps(metadata))
     assert main([str(model), str(dataset), "--output", str(tmp_path / "out")]) == 69
     assert "multiples of 1 voxels" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_of_no_use_are_told_before_scans_are_read(
+    model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    multiply_weights(model, 1e30)
+    assert main([str(model), str(dataset), "--output", str(tmp_path / "out")]) == 69
+    assert "not all of them finite" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

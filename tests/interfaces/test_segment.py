@@ -14,13 +14,14 @@ from monai.inferers import SlidingWindowInferer
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import Grid
 from bids_lesion_xai.interfaces.segment import Segment
 from bids_lesion_xai.models.bundle import read_bundle
 from bids_lesion_xai.models.inference import Predictor
 from bids_lesion_xai.models.network import load_network
-from tests.bundles import INFERER, MULTIPLE, write_small_bundle
+from tests.bundles import INFERER, MULTIPLE, multiply_weights, write_small_bundle
 from tests.phantoms import oblique_grid
 
 # An odd side: the network takes multiples of 2. A voxel holds 2.64 mm3.
@@ -179,6 +180,16 @@ def test_no_lesion_is_a_valid_result(tmp_path: Path, model: Path) -> None:
     assert 0 < probability.max() < 0.5
     assert not mask.any()
     assert not labels.any()
+
+
+@pytest.mark.parametrize("inferer", [None, INFERER])
+def test_logits_that_are_not_finite_are_no_brain_without_lesions(
+    tmp_path: Path, inferer: dict[str, Any] | None
+) -> None:
+    model = write_small_bundle(tmp_path / "model", inferer=inferer)
+    multiply_weights(model, 1e30)
+    with pytest.raises(DataError, match=r"Model small .*not finite in \d+ of \d+ voxels"):
+        segment(tmp_path, model, *images())
 
 
 def test_the_same_images_give_the_same_files(tmp_path: Path, model: Path) -> None:

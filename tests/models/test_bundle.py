@@ -295,12 +295,30 @@ def test_a_multiple_that_is_too_small_is_told_before_any_image(tmp_path: Path) -
         check_network(read_bundle(folder))
 
 
+def test_a_multiple_beyond_all_memory_is_told_before_any_image(tmp_path: Path) -> None:
+    folder = write_small_bundle(tmp_path / "bundle")
+    change(folder, "metadata", (*IMAGE, "spatial_shape"), [f"{10**5}*n"] * 3)
+    with pytest.raises(UnavailableError, match="multiples of 100000 voxels, fails"):
+        check_network(read_bundle(folder))
+
+
 def test_logits_that_are_not_finite_are_told_before_any_image(tmp_path: Path) -> None:
     folder = write_small_bundle(tmp_path / "bundle")
     network = bright_unet()
     network.model[-1].conv.bias.data.fill_(float("nan"))
     replace_weights(folder, safetensors.torch.save(network.state_dict()))
-    with pytest.raises(UnavailableError, match="finite"):
+    with pytest.raises(UnavailableError, match="not all of them finite, for empty volumes"):
+        check_network(read_bundle(folder))
+
+
+def test_weights_whose_logits_are_not_finite_for_images_alone_are_told_before_any(
+    tmp_path: Path,
+) -> None:
+    folder = write_small_bundle(tmp_path / "bundle")
+    network = bright_unet()
+    network.model[0].conv.weight.data.fill_(3e38)
+    replace_weights(folder, safetensors.torch.save(network.state_dict()))
+    with pytest.raises(UnavailableError, match="not all of them finite, for noise"):
         check_network(read_bundle(folder))
 
 

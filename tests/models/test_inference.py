@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
 
+from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.models.inference import (
     Predictor,
     lesion_log_odds,
     lesion_probability,
     pad_to_multiple,
+    require_finite,
 )
 from tests.networks import random_unet
 
@@ -81,3 +84,16 @@ def test_flipped_logits_are_the_mean_of_both_and_mirror_with_the_image(
     torch.testing.assert_close(flipped(image), expected, rtol=0, atol=0)
     torch.testing.assert_close(flipped(image.flip(1)).flip(1), expected, rtol=0, atol=0)
     assert not torch.allclose(plain(image), expected)
+
+
+@pytest.mark.parametrize("channel", [0, 1])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_logits_must_be_finite_in_the_brain_alone(channel: int, value: float) -> None:
+    brain = np.zeros((3, 4, 5), bool)
+    brain[1:] = True
+    logits = torch.zeros(2, *brain.shape)
+    logits[channel, 0] = value
+    require_finite(logits, brain, "small")
+    logits[channel, 1, 2, :3] = value
+    with pytest.raises(DataError, match=r"Model small .* in 3 of 40 voxels"):
+        require_finite(logits, brain, "small")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy import special
 
+from bids_lesion_xai.errors import DataError
 from bids_lesion_xai.lesions.label import reaching
 from bids_lesion_xai.models.inference import Predictor
 from bids_lesion_xai.training.evaluate import (
@@ -92,6 +93,15 @@ def test_nothing_is_found_outside_the_brain() -> None:
     assert (one.log_odds[:, :2] == -np.inf).all()
     assert np.isfinite(one.log_odds[:, 2:]).all()
     assert not segment(one, Setting(1e-6, 50.0))[:, :2].any()
+
+
+@pytest.mark.parametrize("logit", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_in_the_brain_are_refused(logit: float) -> None:
+    one = scan()
+    one.image[0, 3, 5, 5] = logit
+    predictor = Predictor(FlairIsTheLogit(), 16, name="broken")
+    with pytest.raises(DataError, match=r"^a/sub-01 02: Model broken .*not finite in 1 of 2000 "):
+        predict(predictor, [one])
 
 
 def test_what_is_fitted_on_a_person_is_used_on_others_alone() -> None:
