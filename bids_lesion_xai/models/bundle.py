@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,16 @@ from bids_lesion_xai.errors import UnavailableError
 DEFAULT_BUNDLE = Path(__file__).parent / "flair_t1w_unet"
 # Classes of `monai.networks.nets` that a bundle may name.
 ALLOWED_NETWORKS = ("UNet", "DynUNet", "SwinUNETR")
+# Where `inference.json` names a class.
+_TARGETS = (("network_def", "_target_"), ("inferer", "_target_"))
+# How MONAI marks expressions, references and macros.
+_EXPRESSION_MARKS = ("$", "@", "%")
+_MOST_LEVELS = 32
 # Logits of background and lesion from two volumes.
 _NETWORK_SHAPE = {"spatial_dims": 3, "in_channels": len(CHANNELS), "out_channels": 2}
+_CHANNEL_DEF = {str(i): name for i, name in enumerate(CHANNELS.values())}
 _WEIGHTS_SUFFIXES = (".safetensors", ".pt")
+_LARGEST_SIDE = 1024
 # Arguments of MONAI's `SlidingWindowInferer` that change no value or are read, and what the others
 # must be, since windows are blended like that.
 _INFERER_FREE = ("roi_size", "overlap", "sw_batch_size", "progress", "cache_roi_weight_map")
@@ -101,12 +109,14 @@ def read_bundle(folder: Path) -> Bundle:
     Raises
     ------
     UnavailableError
-        A file is missing or malformed, the network is not on the allow list, a value is an
-        expression (starts with `$` or `@`), the inputs are not FLAIR and T1w, the network does
-        not map two volumes to two, or the weights are not in the folder.
+        A file is missing or malformed, the network is not on the allow list, a value anywhere in
+        `inference.json` is an expression (starts with `$`, `@` or `%`) or names another class, the
+        inputs are not FLAIR and T1w, the network does not map two volumes to two, or the weights
+        are not in the folder.
     """
     metadata = _read_json(folder / "configs" / "metadata.json")
     inference = _read_json(folder / "configs" / "inference.json")
+    _require_plain(inference, folder)
     try:
         definition = dict(inference["network_def"])
         network = definition.pop("_target_")
@@ -125,8 +135,7 @@ def read_bundle(folder: Path) -> Bundle:
             weights=_inside(folder, metadata["weights"]["file"]),
             sha256=str(metadata["weights"]["sha256"]),
         )
-        channels = tuple(inputs["channel_def"][str(i)] for i in range(len(CHANNELS)))
-        n_channels = int(inputs["num_channels"])
+        channels, n_channels = inputs["channel_def"], inputs["num_channels"]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = f"The model in {folder} is not complete: {type(error).__name__} {error}."
         raise UnavailableError(message) from error
@@ -134,25 +143,35 @@ def read_bundle(folder: Path) -> Bundle:
     return bundle
 
 
-def _check(bundle: Bundle, channels: tuple[str, ...], n_channels: int) -> None:
+def _require_plain(inference: dict[str, Any], folder: Path) -> None:
+    """Refuse what MONAI would run, be it read here or not."""
+    for path, value in _walk(inference):
+        if isinstance(value, str) and value.startswith(_EXPRESSION_MARKS):
+            message = (
+                f"The model in {folder} has the expression {value!r} as {_dotted(path)} in "
+                "inference.json; only plain values are read. Write the value itself, or take it "
+                "out."
+            )
+            raise UnavailableError(message)
+        if path[-1:] == ("_target_",) and path not in _TARGETS:
+            message = (
+                f"The model in {folder} names {value!r} as {_dotted(path)} in inference.json; "
+                f"classes are read as {' and '.join(map(_dotted, _TARGETS))} alone. Take it out."
+            )
+            raise UnavailableError(message)
+
+
+def _check(bundle: Bundle, channels: Any, n_channels: Any) -> None:
     if bundle.network not in ALLOWED_NETWORKS:
         message = (
             f"Model {bundle.name} names the network {bundle.network!r}; allowed are "
             f"{', '.join(ALLOWED_NETWORKS)} of monai.networks.nets."
         )
         raise UnavailableError(message)
-    expression = _find_expression(bundle.arguments)
-    if expression:
-        message = (
-            f"Model {bundle.name} has the expression {expression!r} in inference.json; only "
-            "plain values are read."
-        )
-        raise UnavailableError(message)
-    expected = tuple(CHANNELS.values())
-    if channels != expected or n_channels != len(expected):
+    if channels != _CHANNEL_DEF or type(n_channels) is not int or n_channels != len(CHANNELS):
         message = (
             f"Model {bundle.name} takes {n_channels} channels {channels}; exactly "
-            f"{expected} are expected, in this order."
+            f"{len(CHANNELS)} channels {_CHANNEL_DEF} are expected in metadata.json."
         )
         raise UnavailableError(message)
     # SwinUNETR need not state its dimensions.
@@ -172,6 +191,7 @@ def _check(bundle: Bundle, channels: tuple[str, ...], n_channels: int) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        _require_shallow(content)
     except (OSError, ValueError, RecursionError) as error:
         message = f"The model file {path} cannot be read ({error}). Name a MONAI bundle folder."
         raise UnavailableError(message) from error
@@ -179,6 +199,32 @@ def _read_json(path: Path) -> dict[str, Any]:
         message = f"The model file {path} holds {type(content).__name__}; an object is expected."
         raise UnavailableError(message)
     return content
+
+
+def _require_shallow(content: Any) -> None:
+    """Refuse what is nested so deep that comparing or showing it would fail."""
+    # The walk ends at the first one, so it goes no deeper itself.
+    if any(len(path) > _MOST_LEVELS for path, _ in _walk(content)):
+        message = f"values are nested more than {_MOST_LEVELS} levels deep"
+        raise ValueError(message)
+
+
+def _walk(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield a JSON value and every value inside it, each after what it lies in, with its keys."""
+    yield path, value
+    children = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    for key, child in children:
+        yield from _walk(child, (*path, str(key)))
+
+
+def _dotted(path: tuple[str, ...]) -> str:
+    return ".".join(path)
 
 
 def _multiple(spatial_shape: list[str]) -> int:
@@ -225,12 +271,14 @@ def _inside(folder: Path, file: str) -> Path:
 def _windows(inferer: dict[str, Any] | None, multiple: int) -> dict[str, Any]:
     """Return window and overlap of MONAI's `SlidingWindowInferer`; without one, no window."""
     given = dict(inferer or {"_target_": "SimpleInferer"})
-    target = given.pop("_target_").rpartition(".")[2]
+    target = given.pop("_target_").removeprefix("monai.inferers.")
     if target == "SimpleInferer":
         return {"window": None, "overlap": 0.0}
     window, overlap = tuple(given["roi_size"]), given["overlap"]
     blend = {key: value for key, value in given.items() if key not in _INFERER_FREE}
-    sides_fit = [isinstance(side, int) and side > 0 and side % multiple == 0 for side in window]
+    sides_fit = [
+        type(side) is int and 0 < side <= _LARGEST_SIDE and side % multiple == 0 for side in window
+    ]
     if (
         target != "SlidingWindowInferer"
         or {**_INFERER_DEFAULTS, **blend} != _INFERER_BLEND
@@ -239,16 +287,8 @@ def _windows(inferer: dict[str, Any] | None, multiple: int) -> dict[str, Any]:
     ):
         message = (
             f"inferer {inferer}; a SlidingWindowInferer with a roi_size of three multiples of "
-            f"{multiple}, an overlap of at least 0 and below 1, and {_INFERER_BLEND} is expected"
+            f"{multiple} up to {_LARGEST_SIDE}, an overlap of at least 0 and below 1, and "
+            f"{_INFERER_BLEND} is expected"
         )
         raise ValueError(message)
     return {"window": window, "overlap": float(overlap)}
-
-
-def _find_expression(value: Any) -> str | None:
-    if isinstance(value, str):
-        return value if value.startswith(("$", "@", "%")) else None
-    children = (
-        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    )
-    return next((found for child in children if (found := _find_expression(child))), None)

@@ -132,7 +132,10 @@ def test_the_windows_of_a_bundle_are_read(
     assert (bundle.window, bundle.overlap) == ((12, 14, 10), overlap)
 
 
-@pytest.mark.parametrize("inferer", [None, {}, {"_target_": "monai.inferers.SimpleInferer"}])
+@pytest.mark.parametrize(
+    "inferer",
+    [None, {}, {"_target_": "monai.inferers.SimpleInferer"}, {"_target_": "SimpleInferer"}],
+)
 def test_without_windows_the_whole_volume_is_evaluated(
     tmp_path: Path, inferer: dict[str, Any] | None
 ) -> None:
@@ -146,12 +149,23 @@ IMAGE = ("network_data_format", "inputs", "image")
 REFUSED = {
     "channels swapped": ("metadata", (*IMAGE, "channel_def"), {"0": "T1w", "1": "FLAIR"}, "FLAIR"),
     "three channels": ("metadata", (*IMAGE, "num_channels"), 3, "3 channels"),
-    "one channel": ("metadata", (*IMAGE, "channel_def"), {"0": "FLAIR"}, "not complete"),
+    "one channel": ("metadata", (*IMAGE, "channel_def"), {"0": "FLAIR"}, "exactly 2 channels"),
+    "a channel more": (
+        "metadata",
+        (*IMAGE, "channel_def"),
+        {"0": "FLAIR", "1": "T1w", "2": "T2w"},
+        "exactly 2 channels",
+    ),
+    "channels in a list": ("metadata", (*IMAGE, "channel_def"), ["FLAIR", "T1w"], "exactly 2"),
+    "part of a channel": ("metadata", (*IMAGE, "num_channels"), 2.9, "2.9 channels"),
+    "channels not counted": ("metadata", (*IMAGE, "num_channels"), 2.0, "2.0 channels"),
+    "channels by yes": ("metadata", (*IMAGE, "num_channels"), True, "True channels"),
+    "channels by no": ("metadata", (*IMAGE, "num_channels"), False, "False channels"),
     "channels not stated": ("metadata", (*IMAGE, "num_channels"), None, "num_channels"),
     "unequal multiples": ("metadata", (*IMAGE, "spatial_shape"), ["8*n", "16*n"], "spatial_shape"),
     "multiple not a number": ("metadata", (*IMAGE, "spatial_shape"), ["*"] * 3, "not complete"),
     "no multiple": ("metadata", (*IMAGE, "spatial_shape"), ["0*n"] * 3, "at least one voxel"),
-    "more channels than any": ("metadata", (*IMAGE, "num_channels"), 1e999, "not complete"),
+    "more channels than any": ("metadata", (*IMAGE, "num_channels"), 1e999, "inf channels"),
     "person not in a list": ("metadata", ("training",), {"people": "a/sub-01"}, "list of names"),
     "person without a name": ("metadata", ("training",), {"masks_of": [1]}, "list of names"),
     "no checksum": ("metadata", ("weights", "sha256"), None, "sha256"),
@@ -168,7 +182,28 @@ REFUSED = {
         "UNet, DynUNet, SwinUNETR",
     ),
     "any function": ("inference", ("network_def", "_target_"), "os.system", "os.system"),
-    "network by expression": ("inference", ("network_def", "_target_"), "$print", "allowed are"),
+    "network elsewhere": (
+        "inference",
+        ("network_def", "_target_"),
+        "os.evil.UNet",
+        "UNet, DynUNet, SwinUNETR",
+    ),
+    "network by expression": ("inference", ("network_def", "_target_"), "$print", "plain values"),
+    "unread expression": ("inference", ("imports",), ["$import os"], "imports.0"),
+    "unread reference": ("inference", ("evaluator",), {"network": "@net"}, "evaluator.network"),
+    "unread class": (
+        "inference",
+        ("preprocessing",),
+        {"transforms": [{"_target_": "LoadImaged"}]},
+        "preprocessing.transforms.0._target_",
+    ),
+    "class of an argument": (
+        "inference",
+        ("network_def", "norm"),
+        {"_target_": "os.system"},
+        "network_def.norm._target_",
+    ),
+    "class of all": ("inference", ("_target_",), "os.system", "os.system"),
     "expression": ("inference", ("network_def", "norm"), "$__import__('os')", "__import__"),
     "inner expression": (
         "inference",
@@ -182,13 +217,14 @@ REFUSED = {
     "network of slices": ("inference", ("network_def", "spatial_dims"), 2, "network_def"),
     "reference": ("inference", ("network_def", "channels"), ["@width", 4], "@width"),
     "macro": ("inference", ("network_def", "act"), "%other.json::act", "other.json"),
-    "threshold by expression": ("inference", ("threshold",), "$0.5", "not complete"),
+    "threshold by expression": ("inference", ("threshold",), "$0.5", "plain values"),
     "peak threshold of nothing": ("inference", ("peak_threshold",), 1.0, "below 1"),
-    "peak threshold by expression": ("inference", ("peak_threshold",), "$0.5", "not complete"),
+    "peak threshold by expression": ("inference", ("peak_threshold",), "$0.5", "plain values"),
     "threshold not reached": ("inference", ("threshold",), 1.0, "below 1"),
     "threshold of everything": ("inference", ("threshold",), 0, "above 0"),
     "threshold not a number": ("inference", ("threshold",), float("nan"), "probability"),
-    "inferer by expression": ("inference", ("inferer",), "$print", "not complete"),
+    "inferer by expression": ("inference", ("inferer",), "$print", "plain values"),
+    "inferer not an object": ("inference", ("inferer",), "SimpleInferer", "not complete"),
     "inferer not named": ("inference", ("inferer", "_target_"), None, "_target_"),
     "other inferer": (
         "inference",
@@ -196,12 +232,26 @@ REFUSED = {
         "monai.inferers.SliceInferer",
         "SlidingWindowInferer",
     ),
+    "inferer elsewhere": (
+        "inference",
+        ("inferer", "_target_"),
+        "os.evil.SimpleInferer",
+        "SlidingWindowInferer",
+    ),
+    "windows elsewhere": (
+        "inference",
+        ("inferer", "_target_"),
+        "os.evil.SlidingWindowInferer",
+        "SlidingWindowInferer",
+    ),
     "no window": ("inference", ("inferer", "roi_size"), None, "roi_size"),
     "flat window": ("inference", ("inferer", "roi_size"), [12, 12], "multiples of 2"),
     "no side": ("inference", ("inferer", "roi_size"), [12, 0, 12], "multiples of 2"),
     "any side": ("inference", ("inferer", "roi_size"), [12, -2, 12], "multiples of 2"),
     "odd side": ("inference", ("inferer", "roi_size"), [12, 13, 12], "multiples of 2"),
-    "side by expression": ("inference", ("inferer", "roi_size"), ["@s"] * 3, "multiples of 2"),
+    "side by expression": ("inference", ("inferer", "roi_size"), ["@s"] * 3, "plain values"),
+    "side by name": ("inference", ("inferer", "roi_size"), ["12"] * 3, "multiples of 2"),
+    "huge side": ("inference", ("inferer", "roi_size"), [12, 1026, 12], "up to 1024"),
     "no overlap": ("inference", ("inferer", "overlap"), None, "overlap"),
     "whole overlap": ("inference", ("inferer", "overlap"), 1.0, "below 1"),
     "negative overlap": ("inference", ("inferer", "overlap"), -0.25, "at least 0"),
@@ -210,7 +260,7 @@ REFUSED = {
     "constant blend": ("inference", ("inferer", "mode"), "constant", "gaussian"),
     "other width": ("inference", ("inferer", "sigma_scale"), 0.25, "sigma_scale"),
     "other padding": ("inference", ("inferer", "padding_mode"), "reflect", "padding_mode"),
-    "other device": ("inference", ("inferer", "sw_device"), "@device", "SlidingWindowInferer"),
+    "other device": ("inference", ("inferer", "sw_device"), "cuda", "SlidingWindowInferer"),
 }
 
 
