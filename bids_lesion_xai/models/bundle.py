@@ -183,7 +183,7 @@ def _check(bundle: Bundle, channels: Any, n_channels: Any) -> None:
             f"{_NETWORK_SHAPE} is expected."
         )
         raise UnavailableError(message)
-    if bundle.weights.suffix not in _WEIGHTS_SUFFIXES or not bundle.weights.is_file():
+    if bundle.weights.suffix not in _WEIGHTS_SUFFIXES or not _is_file(bundle.weights):
         message = f"Model {bundle.name}: weights {bundle.weights} not found (.safetensors or .pt)."
         raise UnavailableError(message)
 
@@ -266,6 +266,14 @@ def _inside(folder: Path, file: str) -> Path:
         message = f"weights {file}; a path inside the folder is expected"
         raise ValueError(message)
     return folder / file
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # The name is longer than any file's, or nobody may look.
+        return False
 
 
 def _windows(inferer: dict[str, Any] | None, multiple: int) -> dict[str, Any]:

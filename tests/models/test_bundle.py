@@ -172,6 +172,7 @@ REFUSED = {
     "other weights": ("metadata", ("weights", "file"), "models/model.onnx", "safetensors or .pt"),
     "weights above": ("metadata", ("weights", "file"), "../model.pt", "inside the folder"),
     "weights anywhere": ("metadata", ("weights", "file"), "/model.pt", "inside the folder"),
+    "weights of a long name": ("metadata", ("weights", "file"), f"{5000 * 'w'}.pt", "not found"),
     "no name": ("metadata", ("name",), None, "name"),
     "no network": ("inference", ("network_def",), None, "network_def"),
     "network not a class": ("inference", ("network_def",), "UNet", "not complete"),
@@ -280,6 +281,30 @@ def test_malformed_json_is_refused_by_name(tmp_path: Path, content: bytes) -> No
     folder = write_small_bundle(tmp_path / "bundle")
     (folder / "configs" / "metadata.json").write_bytes(content)
     with pytest.raises(UnavailableError, match=r"metadata\.json"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("depth", [40, 600])
+@pytest.mark.parametrize(
+    ("file", "keys"),
+    [
+        ("inference", ("network_def", "norm")),
+        ("inference", ("network_def", "in_channels")),
+        ("inference", ("inferer",)),
+        ("metadata", (*IMAGE, "channel_def")),
+        ("metadata", ("name",)),
+    ],
+)
+def test_values_that_are_nested_too_deep_are_refused_by_file(
+    tmp_path: Path, file: str, keys: tuple[str, ...], depth: int
+) -> None:
+    folder = write_small_bundle(tmp_path / "bundle")
+    nested: list[Any] = []
+    for _ in range(depth):
+        nested = [nested]
+    change(folder, "inference", ("inferer",), INFERER)
+    change(folder, file, keys, nested)
+    with pytest.raises(UnavailableError, match=rf"{file}\.json.*more than 32 levels"):
         read_bundle(folder)
 
 
