@@ -19,6 +19,8 @@ from bids_lesion_xai.training.losses import REFERENCE_LOAD
 # Lower edges of the classes of lesion size.
 SIZE_CLASSES_MM3 = {"<10": 0.0, "10-50": 10.0, "50-250": 50.0, ">=250": 250.0}
 _NOTABLE_MM3 = 10.0
+# Keeps lesions of 10 voxels of 1 mm3 at 10 mm3 despite a rounded affine.
+_TOLERANCE = 1e-6
 _LEAST_IOU = 0.25
 
 
@@ -47,9 +49,10 @@ class Agreement:
         where there are none.
     f1 : float
         Harmonic mean of `tpr` and 1 - `fdr`; 1 if there is no lesion at all.
-    f1_iou25 : float
-        2 n / (n_predicted + n_reference), where n lesions can be paired one to one so that the
-        intersection of a pair is at least a quarter of its union.
+    tpr_iou25, fdr_iou25, f1_iou25 : float
+        The same where a lesion counts as found, or true, if it has a partner: n / n_reference,
+        1 - n / n_predicted and 2 n / (n_predicted + n_reference), where n lesions can be paired
+        one to one so that the intersection of a pair is at least a quarter of its union.
     volume_mm3, reference_volume_mm3 : float
     volume_error : float
         (volume - reference) / reference; nan for an empty reference.
@@ -67,6 +70,8 @@ class Agreement:
     tpr: float
     fdr: float
     f1: float
+    tpr_iou25: float
+    fdr_iou25: float
     f1_iou25: float
     volume_mm3: float
     reference_volume_mm3: float
@@ -124,6 +129,8 @@ def agreement(
     both = int((predicted & reference).sum())
     n_predicted, n_reference = int(predicted.sum()), int(reference.sum())
     tpr, precision = _mean(true.touched), _mean(found.touched)
+    notable = found.volumes_mm3 > _NOTABLE_MM3 * (1 + _TOLERANCE)
+    n_pairs = _n_pairs(found, true)
     return Agreement(
         dice=_dice(both, n_predicted, n_reference, 1.0),
         normalised_dice=_dice(both, n_predicted, n_reference, _weight(reference)),
@@ -131,11 +138,13 @@ def agreement(
         n_missed=int((~true.touched).sum()),
         n_predicted=len(found),
         n_false_positive=int(false.sum()),
-        n_false_positive_over_10mm3=int((false & (found.volumes_mm3 > _NOTABLE_MM3)).sum()),
+        n_false_positive_over_10mm3=int((false & notable).sum()),
         tpr=tpr,
         fdr=1 - precision,
         f1=_f1(tpr, precision),
-        f1_iou25=_paired_f1(found, true),
+        tpr_iou25=n_pairs / len(true) if len(true) else math.nan,
+        fdr_iou25=1 - n_pairs / len(found) if len(found) else math.nan,
+        f1_iou25=_dice(n_pairs, len(found), len(true), 1.0),
         volume_mm3=n_predicted * voxel_mm3,
         reference_volume_mm3=n_reference * voxel_mm3,
         volume_error=n_predicted / n_reference - 1 if n_reference else math.nan,
@@ -170,8 +179,7 @@ def by_size(
     """
     found = Lesions(predicted, reference, voxel_volume_mm3)
     true = Lesions(reference, predicted, voxel_volume_mm3)
-    # A tolerance of a millionth keeps lesions of 10 voxels of 1 mm3 in the class of 10 mm3.
-    edges = np.array([*SIZE_CLASSES_MM3.values()]) * (1 - 1e-6)
+    edges = np.array([*SIZE_CLASSES_MM3.values()]) * (1 - _TOLERANCE)
     classes = [np.digitize(lesions.volumes_mm3, edges) - 1 for lesions in (true, found)]
     return [
         {
@@ -210,10 +218,8 @@ def _f1(tpr: float, precision: float) -> float:
     return 2 * tpr * precision / (tpr + precision)
 
 
-def _paired_f1(found: Lesions, true: Lesions) -> float:
-    """Return F1 of the largest set of one-to-one pairs with enough intersection over union."""
-    if not len(found) + len(true):
-        return 1.0
+def _n_pairs(found: Lesions, true: Lesions) -> int:
+    """Return the largest number of one-to-one pairs with enough intersection over union."""
     inside = (found.labels > 0) & (true.labels > 0)
     pairs, common = np.unique(
         np.stack([found.labels[inside], true.labels[inside]]), axis=1, return_counts=True
@@ -223,7 +229,7 @@ def _paired_f1(found: Lesions, true: Lesions) -> float:
     matches = np.zeros((len(found), len(true)))
     matches[tuple(pairs - 1)] = common >= _LEAST_IOU * union
     rows, columns = optimize.linear_sum_assignment(matches, maximize=True)
-    return 2 * float(matches[rows, columns].sum()) / (len(found) + len(true))
+    return int(matches[rows, columns].sum())
 
 
 def _surface_distance_mm(

@@ -21,6 +21,8 @@ AVERAGED = (
     "tpr",
     "fdr",
     "f1",
+    "tpr_iou25",
+    "fdr_iou25",
     "f1_iou25",
     "n_false_positive",
     "n_false_positive_over_10mm3",
@@ -93,10 +95,12 @@ def by_person(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     Returns
     -------
     table : DataFrame
-        One row a person and a last one called ``mean``; columns `person` and `AVERAGED`. What is
-        nan for some is the mean of the others.
+        One row a person and a last one called ``mean``; columns `person` and those of `AVERAGED`
+        that the rows have, for bundles of earlier versions lack some. What is nan for some is the
+        mean of the others.
     """
-    people = pd.DataFrame(rows).groupby("person")[list(AVERAGED)].mean()
+    table = pd.DataFrame(rows)
+    people = table.groupby("person")[[name for name in AVERAGED if name in table]].mean()
     people.loc["mean"] = people.mean()
     return people.reset_index()
 

@@ -161,6 +161,14 @@ def test_sessions_are_averaged_before_people() -> None:
     assert table["dice"].to_dict() == pytest.approx({"a": 0.3, "b": 0.9, "mean": 0.6})
 
 
+def test_figures_that_a_bundle_of_an_earlier_version_lacks_are_left_out() -> None:
+    row, _ = figures(prediction(), Setting(0.5))
+    columns = list(by_person([row]))
+    del row["tpr_iou25"], row["fdr_iou25"]
+    found = list(by_person([row]))
+    assert found == [name for name in columns if name not in ("tpr_iou25", "fdr_iou25")]
+
+
 def test_tables_and_figure_are_written(tmp_path: Path) -> None:
     predictions = [prediction("a/sub-01"), prediction("b/sub-02", "")]
     free = [prediction("synthetic/sub-0001", "")]

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from bids_lesion_xai.training.metrics import (
@@ -38,7 +39,8 @@ def test_equal_masks_agree_in_all() -> None:
     found = agreement(mask((1, 4), (8, 9)), mask((1, 4), (8, 9)), (1, 2.5, 1))
     assert counts(found) == (2, 0, 2, 0)
     assert found.dice == found.normalised_dice == found.f1 == found.f1_iou25 == found.tpr == 1
-    assert found.fdr == found.volume_error == found.surface_distance_mm == 0
+    assert found.tpr_iou25 == 1
+    assert found.fdr == found.fdr_iou25 == found.volume_error == found.surface_distance_mm == 0
     assert found.volume_mm3 == found.reference_volume_mm3 == 16 * 2.5
 
 
@@ -54,6 +56,7 @@ def test_numbers_of_masks_that_partly_agree() -> None:
     assert found.volume_error == pytest.approx(-0.25)
     # 8 of 20 voxels of the pair are common: more than a quarter.
     assert found.f1_iou25 == pytest.approx(2 * 1 / 5)
+    assert (found.tpr_iou25, found.fdr_iou25) == (pytest.approx(1 / 3), 0.5)
     assert dice_and_f1(predicted, reference) == (found.dice, found.f1)
 
 
@@ -81,6 +84,35 @@ def test_pairs_need_a_quarter_of_their_union_and_are_one_to_one() -> None:
     assert agreement(mask((1, 8)), mask((1, 4), (5, 8)), ONE_MM).f1_iou25 == pytest.approx(2 / 3)
 
 
+def pairs(found: list[set[int]], true: list[set[int]]) -> int:
+    """Return the most pairs there are, by trying for the first lesion every partner, or none."""
+    if not found:
+        return 0
+    first, *others = found
+    partners = [one for one in true if 4 * len(first & one) >= len(first | one)]
+    with_partner = [1 + pairs(others, [two for two in true if two is not one]) for one in partners]
+    return max([pairs(others, true), *with_partner])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_figures_of_pairs_are_those_of_trying_all(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    # Lines far from each other, so that each run of voxels is a lesion.
+    bars = np.zeros((2, 14, 9, 1), bool)
+    bars[:, :, ::2] = generator.random((2, 14, 5, 1)) < 0.6
+    lesions = []
+    for one in bars:
+        labels, count = ndimage.label(one)
+        lesions.append([set(np.flatnonzero(labels == i)) for i in range(1, count + 1)])
+    found, true = lesions
+    n = pairs(found, true)
+    assert 0 < n < min(len(found), len(true))
+    result = agreement(*bars, ONE_MM)
+    assert result.tpr_iou25 == pytest.approx(n / len(true))
+    assert result.fdr_iou25 == pytest.approx(1 - n / len(found))
+    assert result.f1_iou25 == pytest.approx(2 * n / (len(found) + len(true)))
+
+
 def test_one_predicted_lesion_may_find_several_and_the_other_way_round() -> None:
     large, small = mask((1, 12)), mask((1, 3), (5, 7), (10, 14))
     found, turned = agreement(large, small, ONE_MM), agreement(small, large, ONE_MM)
@@ -99,10 +131,15 @@ def test_empty_masks_agree_and_disagree_with_any_other() -> None:
     both = agreement(mask(), mask(), ONE_MM)
     assert (both.dice, both.f1, both.f1_iou25, *counts(both)) == (1, 1, 1, 0, 0, 0, 0)
     assert all(map(math.isnan, (both.tpr, both.fdr, both.volume_error, both.surface_distance_mm)))
+    assert all(map(math.isnan, (both.tpr_iou25, both.fdr_iou25)))
     missed = agreement(mask(), mask((1, 3)), ONE_MM)
     false = agreement(mask((1, 3)), mask(), ONE_MM)
     assert (missed.dice, missed.f1, *counts(missed)) == (0, 0, 0, 0, 1, 1)
     assert (false.dice, false.f1, *counts(false)) == (0, 0, 1, 1, 0, 0)
+    assert (missed.tpr_iou25, false.fdr_iou25) == (missed.tpr, false.fdr) == (0, 1)
+    assert math.isnan(missed.fdr_iou25)
+    assert math.isnan(false.tpr_iou25)
+    assert missed.f1_iou25 == false.f1_iou25 == 0
 
 
 def test_false_lesions_over_ten_mm3_are_counted_apart() -> None:
@@ -110,6 +147,11 @@ def test_false_lesions_over_ten_mm3_are_counted_apart() -> None:
     assert agreement(predicted, mask((13, 15)), ONE_MM).n_false_positive_over_10mm3 == 1
     assert agreement(predicted, mask(), (1, 1, 0.8)).n_false_positive_over_10mm3 == 1
     assert agreement(predicted, mask(), (2, 1, 1)).n_false_positive_over_10mm3 == 3
+    ten = np.zeros(SHAPE, bool)
+    ten[1:11, 4, 4] = True
+    for side, count in ((1, 0), (1.0000001, 0), (1.0001, 1)):
+        found = agreement(ten, mask(), (side, 1, 1)).n_false_positive_over_10mm3
+        assert found == count, side
 
 
 def test_the_surface_distance_is_in_mm_and_symmetric() -> None:
