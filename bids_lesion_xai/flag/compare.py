@@ -25,6 +25,7 @@ OVERALL = "overall"
 # Where saliency has weight 0, both classifiers are the same but for rounding, of which even the
 # interval may lie on one side of 0.
 _ROUNDING = 1e-9
+_SAME = "both are the same, since saliency was left out (weight 0) in every fold"
 
 
 @dataclass(frozen=True)
@@ -154,19 +155,17 @@ def judge(comparison: pd.DataFrame) -> Verdict:
     """
     row = comparison.to_dict("index")[PRIMARY]
     n_people = int(row["n_people"])
-    if comparison[["difference", "low", "high"]].fillna(0).eq(0).all(axis=None):
-        return Verdict(
-            False,
-            f"Saliency does not beat the baseline: both are the same on {n_people} left-out "
-            "people, since saliency was left out (weight 0) in every fold.",
-        )
+    same = comparison[["difference", "low", "high"]].fillna(0).eq(0).all(axis=None)
     if np.isnan(row["low"]):
+        differs = f"The log loss differs by {row['difference']:+.4f}"
         return Verdict(
             False,
             f"It cannot be shown that saliency beats the baseline: with {n_people} people there "
-            f"is no 95 % interval; at least {MIN_PARTICIPANTS} are needed. The log loss differs "
-            f"by {row['difference']:+.4f}.",
+            f"is no 95 % interval; at least {MIN_PARTICIPANTS} are needed. "
+            f"{_SAME.capitalize() if same else differs}.",
         )
+    if same:
+        return Verdict(False, f"Saliency does not beat the baseline: {_SAME}.")
     found = (
         f"the log loss on {n_people} left-out people differs by {row['difference']:+.4f} (95 % "
         f"interval over people {row['low']:+.4f} to {row['high']:+.4f}; below 0 is better)"

@@ -270,10 +270,14 @@ def _results(evaluation: Evaluation) -> Iterator[str]:
     yield from _row(*["---"] * 3)
     for key, text in _SHOWN.items():
         pattern = ".0f" if key.startswith("n_") else ".3f"
-        yield from _row(text, *(f"{overall[name][key]:{pattern}}" for name in SETS))
+        yield from _row(text, *(_figure(overall[name][key], pattern) for name in SETS))
     yield ""
     yield "![ROC and reliability curves](flag.png)"
     yield ""
+
+
+def _figure(value: float, pattern: str) -> str:
+    return "n/a" if np.isnan(value) else format(value, pattern)
 
 
 def _classifier(flag: Flag) -> Iterator[str]:

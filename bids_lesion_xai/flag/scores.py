@@ -79,17 +79,24 @@ def calibration_line(probability: Values, false: Mask) -> tuple[float, float]:
     """Return slope and intercept of the true log-odds over the predicted ones.
 
     They are 1 and 0 for calibrated probabilities; a slope below 1 means that they are too sure.
-    NaN if the lesions are all true or all false, or the probabilities all the same.
+    NaN if the lesions are all true or all false, or if one probability parts the true ones from
+    the false ones: such a line gets ever steeper, and does not exist.
 
     References
     ----------
     Cox, Biometrika 45 (1958), doi 10.1093/biomet/45.3-4.562.
     """
-    if not _both(false) or np.ptp(probability) == 0:
-        return np.nan, np.nan
     predicted = special.logit(np.clip(probability, _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY))
-    line = LogisticRegression(C=np.inf).fit(predicted[:, None], false)
+    if not _both(false) or _parted(predicted[false], predicted[~false]):
+        return np.nan, np.nan
+    regression = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8)
+    line = regression.fit(predicted[:, None], false)
     return float(line.coef_[0, 0]), float(line.intercept_[0])
+
+
+def _parted(first: Values, second: Values) -> bool:
+    """Tell whether all of the one are above all of the other, or equal at most."""
+    return bool(first.max() <= second.min() or second.max() <= first.min())
 
 
 def lesion_rates(kept: Mask, false: Mask, n_missed: int) -> dict[str, float]:

@@ -283,7 +283,7 @@ def _claims_of_change(
     }
     for column, (name, unit) in names.items():
         if column in table:
-            known = table.dropna(subset=[column])
+            known, others = table.dropna(subset=[column]), table[table[column].isna()]
             estimate = one_sample(known[column].to_numpy(float))
             counted = Estimate(**{**asdict(estimate), "n_lesions": int(known["n_lesions"].sum())})
             yield Claim(
@@ -293,13 +293,19 @@ def _claims_of_change(
                 f"{name} rises from the first to the last session",
                 f"{name} falls from the first to the last session",
                 f"{name} changes from the first to the last session",
-                _nothing_to_compare(len(table) - len(known)),
+                _without_change(others["followed"].astype(bool)),
             )
 
 
-def _nothing_to_compare(n: int) -> str:
-    who = f"{_count(n, 'participant')} with several sessions"
-    return f"{who} left out: no lesion to compare between the first and the last" if n else ""
+def _without_change(followed: pd.Series[bool]) -> str:
+    """Return why people with several sessions are left out, whether they were followed or not."""
+    counts = {
+        "with several sessions left out: no lesion to compare between the first and the last": (
+            int(followed.sum())
+        ),
+        "whose sessions could not be matched left out": int((~followed).sum()),
+    }
+    return "; ".join(f"{_count(n, 'participant')} {why}" for why, n in counts.items() if n)
 
 
 def _claims_of_covariates(

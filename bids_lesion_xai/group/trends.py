@@ -24,8 +24,9 @@ def changes(lesions: pd.DataFrame, visits: pd.DataFrame | None = None) -> pd.Dat
     ----------
     lesions : DataFrame
         With ``participant_id``, ``session_id``, columns of `CHANGING`, and ``match``: rows of one
-        person with the same value there are one lesion, once in a session at most; missing for a
-        lesion that no other session shows. See `bids_lesion_xai.lesions.match`.
+        person with the same value there are one lesion, once in a session at most; missing for all
+        lesions of a person whose sessions could not be matched. See
+        `bids_lesion_xai.lesions.match`.
     visits : DataFrame, optional
         With ``participant_id`` and ``session_id`` of all visits, those without a lesion too. If
         not given, sessions are those of `lesions`.
@@ -34,9 +35,10 @@ def changes(lesions: pd.DataFrame, visits: pd.DataFrame | None = None) -> pd.Dat
     -------
     DataFrame
         One row a participant who has several sessions: ``participant_id``, ``first_session`` and
-        ``last_session`` by `session_order`, ``n_lesions`` that both show, and the mean over these
-        lesions of last less first, by column, missing if there are none; of peaks, that of their
-        magnitudes; of the volume, the binary logarithm of its ratio, in ``volume_doublings``.
+        ``last_session`` by `session_order`, ``followed``, False if there are lesions and none has
+        a match, ``n_lesions`` that both show, and the mean over these lesions of last less first,
+        by column, missing if there are none; of peaks, that of their magnitudes; of the volume,
+        the binary logarithm of its ratio, in ``volume_doublings``.
     """
     columns = [name for name in CHANGING if name in lesions]
     names = [VOLUME_CHANGE if name == _VOLUME else name for name in columns]
@@ -50,8 +52,10 @@ def changes(lesions: pd.DataFrame, visits: pd.DataFrame | None = None) -> pd.Dat
             change = (last - first).reindex(first.index.intersection(last.index))
             means = dict(zip(names, change.mean(), strict=True))
             ids = {"participant_id": participant, "first_session": visited[0]}
-            rows.append(ids | {"last_session": visited[-1], "n_lesions": len(change)} | means)
-    header = ["participant_id", "first_session", "last_session", "n_lesions", *names]
+            ids |= {"last_session": visited[-1]}
+            followed = shown.empty or bool(shown["match"].notna().any())
+            rows.append(ids | {"followed": followed, "n_lesions": len(change)} | means)
+    header = ["participant_id", "first_session", "last_session", "followed", "n_lesions", *names]
     return pd.DataFrame(rows, columns=header)
 
 

@@ -47,6 +47,39 @@ def test_the_calibration_line_undoes_what_was_done_to_the_log_odds() -> None:
     assert intercept == pytest.approx(-0.5, abs=0.05)
 
 
+def test_the_calibration_line_is_the_most_likely_one() -> None:
+    """No step of Newton moves it, however sure the probabilities are."""
+    rng = np.random.default_rng(0)
+    for spread in (0.3, 2, 6):
+        log_odds = rng.normal(-2, spread, 200)
+        probability = 1 / (1 + np.exp(-log_odds))
+        false = rng.random(log_odds.size) < probability
+        line = calibration_line(probability, false)
+        columns = np.column_stack([log_odds, np.ones_like(log_odds)])
+        fitted = 1 / (1 + np.exp(-columns @ line))
+        curvature = columns.T @ (columns * (fitted * (1 - fitted))[:, None])
+        step = np.linalg.solve(curvature, columns.T @ (false - fitted))
+        np.testing.assert_allclose(step, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "probability",
+    [
+        [0.9, 0.8, 0.3, 0.2, 0.1],
+        [0.104, 0.103, 0.102, 0.101, 0.1],
+        [0.1, 0.2, 0.7, 0.8, 0.9],
+        [0.9, 0.3, 0.3, 0.2, 0.1],
+        [0.4, 0.4, 0.4, 0.4, 0.4],
+        [1e-15, 1e-14, 0.0, 0.0, 1e-16],
+    ],
+    ids=["apart", "narrow", "inverted", "touching", "the same", "all too small"],
+)
+def test_a_line_of_lesions_that_are_told_apart_without_an_error_does_not_exist(
+    probability: list[float],
+) -> None:
+    assert np.isnan(calibration_line(np.array(probability), FALSE)).all()
+
+
 def test_what_is_not_defined_for_one_kind_of_lesions_is_missing() -> None:
     found = scores(PROBABILITY, PROBABILITY > 1, np.ones(5, dtype=bool), n_missed=0)
     undefined = {key for key, value in found.items() if np.isnan(value)}

@@ -313,6 +313,27 @@ def test_people_of_several_sessions_without_a_lesion_to_compare_are_left_out_and
         assert own["statement"].str.contains(f" {remark}between the first and the last.").all()
 
 
+def test_people_whose_sessions_could_not_be_matched_are_counted_as_such(
+    lesions: pd.DataFrame,
+) -> None:
+    first = lesions.drop_duplicates("participant_id").assign(session_id="ses-01", outcome=np.nan)
+    people = first["participant_id"].tolist()
+    second = first.assign(session_id="ses-02", volume_mm3=first["volume_mm3"] * 2)
+    table = pd.concat([first.assign(match=1), second.assign(match=1)], ignore_index=True)
+    lost = table["match"].astype("Int64").mask(table["participant_id"].isin(people[:2]))
+    own = claims(table.assign(match=lost)).query("question == @CHANGE")
+    assert own["n_participants"].eq(len(people) - 2).all()
+    words = "2 participants whose sessions could not be matched left out."
+    assert own["statement"].str.endswith(f" {words}").all()
+    assert not own["statement"].str.contains("no lesion to compare").any()
+    vanished = (table["participant_id"] == people[2]) & (table["session_id"] == "ses-02")
+    both = claims(table.assign(match=lost.mask(vanished, 2))).query("question == @CHANGE")
+    remark = (
+        "1 participant with several sessions left out: no lesion to compare between the first "
+    )
+    assert both["statement"].str.endswith(f" {remark}and the last; {words}").all()
+
+
 def test_lesions_without_a_match_and_missed_ones_do_not_change_the_changes(
     lesions: pd.DataFrame,
 ) -> None:

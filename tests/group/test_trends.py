@@ -53,6 +53,16 @@ def test_people_whose_first_and_last_session_share_no_lesion_have_a_row_without_
     assert pd.isna([row["flair_share"], row["volume_doublings"]]).all()
 
 
+def test_people_of_whom_no_lesion_has_a_match_were_not_followed() -> None:
+    lost = LESIONS["match"].mask(LESIONS["participant_id"] == "sub-1")
+    healed = [("sub-4", "ses-a"), ("sub-4", "ses-b")]
+    columns = ["participant_id", "session_id"]
+    visits = pd.concat([LESIONS[columns], pd.DataFrame(healed, columns=columns)])
+    found = changes(LESIONS.assign(match=lost), visits).set_index("participant_id")
+    assert found["followed"].to_dict() == {"sub-1": False, "sub-3": True, "sub-4": True}
+    assert found["n_lesions"].eq(0).all()
+
+
 def test_a_last_session_without_lesions_is_the_last() -> None:
     healed = [("sub-1", "ses-d"), ("sub-2", "ses-b"), ("sub-4", "ses-a"), ("sub-4", "ses-b")]
     columns = ["participant_id", "session_id"]
