@@ -7,6 +7,7 @@ that some visits failed while the others are done.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,13 @@ INPUT_OUTPUT_ERROR = 74
 OUT_OF_MEMORY = 75
 # By SIGINT, as shells tell it.
 INTERRUPTED = 130
+# What is said where memory does not suffice: by Python, torch (CPU and GPU), ITK, and where the
+# system killed a worker.
+_STARVED = re.compile(
+    r"MemoryError|OutOfMemoryError|CUDA out of memory|can't allocate memory|not enough memory"
+    r"|bad_alloc|Failed to allocate memory|Cannot allocate memory"
+    r"|process pool was terminated abruptly"
+)
 
 
 class LesionXaiError(Exception):
@@ -52,6 +60,11 @@ class OutputError(LesionXaiError):
     """The output or work folder cannot be written."""
 
     exit_code = 73
+
+
+def is_starved(text: str) -> bool:
+    """Tell whether what was said of an error, its name included, is for want of memory."""
+    return _STARVED.search(text) is not None
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from bids_lesion_xai.errors import (
     LesionXaiError,
     NotFoundError,
     UsageError,
+    is_starved,
 )
 
 
@@ -75,7 +76,10 @@ def run_command(
     except OSError as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return INPUT_OUTPUT_ERROR
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        # torch raises RuntimeError, or one of its own that is such.
+        if not is_starved(f"{type(error).__name__}: {error}"):
+            raise
         sys.stderr.write(f"{parser.prog}: memory does not suffice\n")
         return OUT_OF_MEMORY
     except KeyboardInterrupt:

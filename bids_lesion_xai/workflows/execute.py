@@ -20,6 +20,7 @@ from bids_lesion_xai.bids.dataset import VisitInputs
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.config import LEAST_EXPLAIN_MEMORY_GB, SCHEDULERS, RunConfig
+from bids_lesion_xai.errors import is_starved
 from bids_lesion_xai.models.bundle import Bundle
 from bids_lesion_xai.workflows.names import RUN_NAME, work_folder, workflow_name, workflow_of
 from bids_lesion_xai.workflows.usage import add_usages
@@ -32,13 +33,6 @@ log = logging.getLogger(__name__)
 # What every step takes at least by nipype's account is more than that.
 _NEXT_TO_NONE_GB = 0.1
 _STOPPED = "not finished, because another visit failed (--stop-on-first-crash)"
-# What is said where memory does not suffice: by Python, torch (CPU and GPU), ITK, and where the
-# system killed a worker.
-_STARVED = re.compile(
-    r"MemoryError|OutOfMemoryError|CUDA out of memory|can't allocate memory|not enough memory"
-    r"|bad_alloc|Failed to allocate memory|Cannot allocate memory"
-    r"|process pool was terminated abruptly"
-)
 _NO_RESULT = "stopped without a message; out of memory is a common reason"
 # nipype's words for a job of which the scheduler knows nothing any more.
 _LOST_JOB = re.compile(r"Job id \((\d+)\) finished or terminated, but results file does not exist")
@@ -229,7 +223,7 @@ def _run_once(
                 reason += _STALE
             if visit in doubtful and config.plugin.name in SCHEDULERS:
                 reason += _CLEAN
-            marks = (_is_starved(text), visit in doubtful, visit.name in crashes)
+            marks = (is_starved(text), visit in doubtful, visit.name in crashes)
             failures.append(Failure(visit, reason, text, *marks))
     return failures
 
@@ -329,11 +323,6 @@ def _read_crashes(crash_dir: Path, names: Mapping[str, str]) -> dict[str, tuple[
     return crashes
 
 
-def _is_starved(text: str) -> bool:
-    """Tell whether a crash was for want of memory."""
-    return _STARVED.search(text) is not None
-
-
 def _may_be_damage(reason: str, text: str, folder: Path) -> bool:
     """Tell whether a crash may be for a file in the work folder that is not as it was written.
 
@@ -342,7 +331,7 @@ def _may_be_damage(reason: str, text: str, folder: Path) -> bool:
     """
     if _OWN_ERROR.search(text):
         return any(path.name in reason for path in folder.rglob("*.*") if path.is_file())
-    return not _is_starved(text) and _FULL_DISK not in text
+    return not is_starved(text) and _FULL_DISK not in text
 
 
 def _reason(text: str) -> str:

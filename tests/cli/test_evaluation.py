@@ -13,6 +13,7 @@ import nibabel as nb
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from bids_lesion_xai.cli.evaluate import main
 from bids_lesion_xai.training import evaluate
@@ -155,9 +156,18 @@ def test_two_datasets_of_one_name_are_refused(
     assert "labelled: two datasets have this name" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (MemoryError, 75)])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (KeyboardInterrupt(), 130),
+        (MemoryError(), 75),
+        (torch.OutOfMemoryError("Tried to allocate 20.00 GiB."), 75),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 75),
+    ],
+    ids=["interrupted", "memory", "memory of torch on a GPU", "memory of torch on a CPU"],
+)
 def test_what_ends_the_command_is_told_in_one_line(
-    error: type[BaseException],
+    error: BaseException,
     code: int,
     model: Path,
     dataset: Path,
@@ -171,6 +181,18 @@ def test_what_ends_the_command_is_told_in_one_line(
     monkeypatch.setattr(evaluate, "predict", end)
     assert main([str(model), str(dataset), "--output", str(tmp_path / "out")]) == code
     assert capsys.readouterr().err.startswith("bids-lesion-xai-evaluate: ")
+
+
+def test_an_error_that_nobody_foresaw_is_not_taken_for_a_lack_of_memory(
+    model: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: object) -> None:
+        message = "expected scalar type Float"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(evaluate, "predict", end)
+    with pytest.raises(RuntimeError, match="scalar type"):
+        main([str(model), str(dataset), "--output", str(tmp_path / "out")])
 
 
 def test_an_output_that_cannot_be_made_is_told_before_anything_is_segmented(
