@@ -209,7 +209,7 @@ def test_the_tables_of_experiments_are_written_where_there_are_any(
     for key in ("numbers", "channel", "randomisation"):
         assert store.path(f"experiment_{key}", visit).read_text() == key
         facts = store.facts(f"experiment_{key}", visit)
-        assert (facts["RandomSeed"], facts["Threshold"]) == (5, 0.5)
+        assert (facts["RandomSeed"], facts["PeakThreshold"]) == (5, 0.5)
         sources = store.facts("saliency_table", visit)["Sources"]
         assert facts["Sources"] == [*sources, store.uri("normal_mask", visit)]
         # Experiments on images do not depend on how maps are made.
@@ -265,7 +265,7 @@ def test_sidecars_say_whose_masks_were_taken(
     assert mask["Sources"] == ["bids:drawn:l", store.uri("flair_to_t1w", visit)]
     for key in ("lesion_mask", "lesion_mask_native", "lesion_labels"):
         facts = store.facts(key, visit)
-        assert facts["Threshold"] is None
+        assert facts["Threshold"] is facts["PeakThreshold"] is None
         assert facts.get("Manual", "not told") == ("not told" if manual is None else manual)
 
 
