@@ -238,7 +238,7 @@ def test_facts_say_what_was_found_of_which_image(store: Store, model: Path) -> N
         "Name": bundle.name,
         "Version": bundle.version,
         "SHA256": bundle.sha256,
-        "TestTimeAugmentation": "none",
+        "TestTimeAugmentation": "flip",
     }
     for key in ("saliency_table", "saliency_flair", "saliency_t1w"):
         assert facts[key]["NoiseStandardDeviation"] == {"FLAIR": 0.25, "T1w": 0.75}
