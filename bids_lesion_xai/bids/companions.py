@@ -11,7 +11,14 @@ from pathlib import Path
 from stat import S_ISDIR
 
 from bids_lesion_xai.bids.content import absence
-from bids_lesion_xai.bids.images import NIFTI, Listing, NamedFile, list_participant, take_apart
+from bids_lesion_xai.bids.images import (
+    NIFTI,
+    Listing,
+    NamedFile,
+    list_participant,
+    participants_in,
+    take_apart,
+)
 from bids_lesion_xai.bids.inheritance import read_object
 from bids_lesion_xai.bids.visit import Visit
 from bids_lesion_xai.errors import DataError, NotFoundError
@@ -279,6 +286,7 @@ def require_any(
     missing: Mapping[Visit, Missing],
     source: Source,
     *kinds: Kind,
+    of_anybody: bool = False,
 ) -> None:
     """Check that a dataset that was named is of any use.
 
@@ -288,18 +296,30 @@ def require_any(
         See `find_companions`.
     source : Source
     kinds : Kind
+    of_anybody : bool
+        Whether files of people who are not looked at will do, as in jobs of one participant each.
 
     Raises
     ------
     DataError
         No visit has a file in it.
     """
-    if not found:
+    if not found and not (of_anybody and _has_any(source.root, kinds)):
         what = " or ".join(map(str, kinds))
         message = f"{source}: no {what} belongs to any of the visits."
         for why in list(missing.values())[:1]:
             message += f" E.g. there is {why}."
         raise DataError(message)
+
+
+def _has_any(root: Path, kinds: Sequence[Kind]) -> bool:
+    """Tell whether anybody has a file of some kinds in a dataset."""
+    try:
+        labels = participants_in(root)
+    except OSError:
+        return False
+    listings = (list_participant(root, label).images for label in labels)
+    return any(kind.names_like(images) for images in listings for kind in kinds)
 
 
 def _entities(path: Path) -> Mapping[str, str]:

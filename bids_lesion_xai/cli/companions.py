@@ -80,8 +80,9 @@ def _of_option(
         return {}, {}
     source = Source(f"--{link}", config.links[link], link)
     found, missing = find_companions(source, images, kind)
-    require_any(found, missing, source, kind)
-    if link != "existing-lesion-mask":
+    is_needed = link == "existing-lesion-mask"
+    require_any(found, missing, source, kind, of_anybody=not is_needed)
+    if not is_needed:
         for why in missing.values():
             log.warning("there is %s", why)
     return found, missing
@@ -99,7 +100,7 @@ def _reused(images: _Images, config: RunConfig) -> dict[str, dict[Visit, Compani
             reused[field] = found | reused[field]
             problems[field] += missing.items()
             of_dataset |= found
-        require_any(of_dataset, missing, source, BRAIN_MASK, LESION_MASK)
+        require_any(of_dataset, missing, source, BRAIN_MASK, LESION_MASK, of_anybody=True)
     if "existing-lesion-mask" in config.links:
         problems["lesions"] = []
     for field, some in problems.items():

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,8 +128,10 @@ def read_bundle(folder: Path) -> Bundle:
             network=network.removeprefix("monai.networks.nets."),
             arguments=definition,
             multiple=multiple,
-            threshold=_probability(inference["threshold"]),
-            peak_threshold=_probability(inference.get("peak_threshold", inference["threshold"])),
+            threshold=_probability(inference, "threshold"),
+            peak_threshold=_probability(
+                {"peak_threshold": inference["threshold"], **inference}, "peak_threshold"
+            ),
             **_windows(inference.get("inferer"), multiple),
             trained_on=_people(metadata.get("training", {})),
             weights=_inside(folder, metadata["weights"]["file"]),
@@ -252,12 +254,12 @@ def _people(training: dict[str, Any]) -> tuple[str, ...]:
     return tuple(sorted(people))
 
 
-def _probability(value: Any) -> float:
-    threshold = float(value)
-    if not 0 < threshold < 1:
-        message = f"threshold {value}; a probability above 0 and below 1 is expected"
+def _probability(inference: Mapping[str, Any], key: str) -> float:
+    value = inference[key]
+    if not isinstance(value, float) or not 0 < value < 1:
+        message = f"{key} {value}; a probability above 0 and below 1 is expected"
         raise ValueError(message)
-    return threshold
+    return value
 
 
 def _inside(folder: Path, file: str) -> Path:

@@ -191,6 +191,16 @@ def test_a_dataset_without_any_is_refused(source: Source) -> None:
         )
 
 
+def test_a_dataset_that_has_masks_of_others_will_do_where_nobody_needs_one(source: Source) -> None:
+    add_all(source, "sub-02_ses-1_space-MNI152_label-L_mask", "sub-02_ses-1_desc-brain_T1w")
+    nobody = find_companions(source, images_of(Visit("01")), LESION_MASK)
+    require_any(*nobody, source, LESION_MASK, of_anybody=True)
+    with pytest.raises(DataError, match="belongs to any"):
+        require_any(*nobody, source, LESION_MASK)
+    with pytest.raises(DataError, match="belongs to any"):
+        require_any(*nobody, source, BRAIN_MASK, of_anybody=True)
+
+
 def test_masks_of_another_session_or_space_are_named_where_there_is_none(source: Source) -> None:
     add_all(source, "sub-01_ses-1_label-L_mask", "sub-01_space-FLAIR_desc-brain_mask")
     _, missing = find_companions(source, images_of(Visit("01", "2")), LESION_MASK)

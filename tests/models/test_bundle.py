@@ -221,6 +221,7 @@ REFUSED = {
     "threshold by expression": ("inference", ("threshold",), "$0.5", "plain values"),
     "peak threshold of nothing": ("inference", ("peak_threshold",), 1.0, "below 1"),
     "peak threshold by expression": ("inference", ("peak_threshold",), "$0.5", "plain values"),
+    "peak threshold as text": ("inference", ("peak_threshold",), "0.8", "peak_threshold 0.8"),
     "threshold not reached": ("inference", ("threshold",), 1.0, "below 1"),
     "threshold of everything": ("inference", ("threshold",), 0, "above 0"),
     "threshold not a number": ("inference", ("threshold",), float("nan"), "probability"),

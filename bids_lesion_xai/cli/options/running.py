@@ -56,8 +56,8 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         *("--sloppy", "--testing"),
         action="store_true",
-        help="for tests of an installation, never for results: two noise samples, and a coarse "
-        "bias field",
+        help="for tests of an installation, never for results: two noise samples, one pass "
+        "without the mirror image (--tta none), and a coarse bias field",
     )
     group.add_argument(
         *("-v", "--verbose"),

@@ -54,7 +54,7 @@ def add_segmentation(parser: argparse.ArgumentParser) -> None:
         type=fraction,
         metavar="P",
         help="lesion probability that at least one voxel of a lesion has, or it is dropped; the "
-        "model's own if not given",
+        "model's own if not given, and never below --threshold",
     )
     group.add_argument(
         "--min-lesion-volume",
@@ -63,4 +63,6 @@ def add_segmentation(parser: argparse.ArgumentParser) -> None:
         metavar="MM3",
         help="smaller lesions are dropped",
     )
-    add_choice(group, "--tta", TTA, "what lesions are found in, and explained: ")
+    add_choice(
+        group, "--tta", TTA, "what is segmented and explained, by default as --preset says: "
+    )
