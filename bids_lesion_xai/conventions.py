@@ -15,8 +15,8 @@ TTA = {
     "none": "the logits of the image",
     "flip": "the mean of the logits of the image and of its mirror image, left to right",
 }
-# Methods of explanation whose maps are written; `bids_lesion_xai.explain.catalogue` says what they
-# compute.
+# Methods of explanation whose maps can be told apart by image, and are written; what they compute
+# is in `bids_lesion_xai.explain.catalogue`.
 INPUT_METHODS = ("gradient", "smoothgrad", "smoothgrad-squared", "vargrad", "integrated-gradients")
 # Outer edges in mm of the shells around a lesion; each begins where the one before ends.
 SHELLS_MM = (1, 2, 3, 5, 10)

@@ -187,7 +187,7 @@ def find_companions(
         message = f"{source} {problem}; name the root folder of a BIDS derivative dataset."
         raise NotFoundError(message)
     listings = {
-        label: _list(source.root, label)
+        label: list_participant(source.root, label)
         for label in dict.fromkeys(visit.participant for visit in images)
     }
     found, missing = {}, {}
@@ -198,18 +198,6 @@ def find_companions(
         else:
             missing[visit] = one
     return found, missing
-
-
-def _list(root: Path, label: str) -> Listing:
-    """Return what lies in the folder of a participant, nothing if there is no such folder."""
-    try:
-        (root / f"sub-{label}").lstat()
-    except FileNotFoundError:
-        return Listing((), (), ())
-    except OSError:
-        # What cannot be looked into is told.
-        pass
-    return list_participant(root, label)
 
 
 def _choose(

@@ -121,7 +121,7 @@ def list_participant(bids_dir: Path, label: str) -> Listing:
     folder = str(bids_dir / f"sub-{label}")
     _walk(folder, {os.path.realpath(folder)}, paths, closed)
     listing = sort_files(bids_dir, label, map(Path, paths))
-    places = {os.path.relpath(place, bids_dir): problem for place, problem in closed.items()}
+    places = {os.path.relpath(place, bids_dir): why for place, why in closed.items() if why}
     return Listing(listing.sessions, listing.images, listing.sidecars, places)
 
 
@@ -181,9 +181,12 @@ def _walk(folder: str, seen: set[str], paths: list[str], closed: dict[str, str])
 
 
 def _why_closed(folder: Path, error: OSError) -> str:
-    if isinstance(error, FileNotFoundError) and folder.is_symlink():
+    """Return why a folder cannot be looked into, nothing if there is none that hides anything."""
+    if not isinstance(error, FileNotFoundError):
+        return error.strerror or str(error)
+    if folder.is_symlink():
         return f"a link to {folder.readlink().name}, which is not there; bind its folder"
-    return error.strerror or str(error)
+    return ""
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:

@@ -23,15 +23,12 @@ class Method:
         Of its values, with ``{}`` in place of the target's.
     has_noise : bool
         Whether it averages over noise.
-    of_channels : bool
-        Whether its maps have a channel for each input image.
     """
 
     module: str
     text: str
     unit: str
     has_noise: bool = False
-    of_channels: bool = True
 
 
 METHODS = {
@@ -54,13 +51,8 @@ METHODS = {
     "integrated-gradients": Method(
         "integrated_gradients", "mean gradient on the way from a baseline, times the way", "{}"
     ),
-    "gradcam++": Method(
-        "gradcampp", "activations of a layer, weighted by gradients", "", of_channels=False
-    ),
+    "gradcam++": Method("gradcampp", "activations of a layer, weighted by gradients", ""),
 }
-
-# Those whose maps can be told apart by image.
-INPUT_METHODS = tuple(name for name, method in METHODS.items() if method.of_channels)
 
 AGGREGATIONS = {
     "mean": "of the mean of the lesion's voxels",

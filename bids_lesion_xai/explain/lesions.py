@@ -10,10 +10,11 @@ from numbers import Integral, Real
 
 import torch
 
+from bids_lesion_xai.conventions import INPUT_METHODS
 from bids_lesion_xai.errors import UsageError
 from bids_lesion_xai.explain.aggregate import AGGREGATE_FUNCTIONS
 from bids_lesion_xai.explain.attribution import Attribution
-from bids_lesion_xai.explain.catalogue import INPUT_METHODS, METHODS
+from bids_lesion_xai.explain.catalogue import METHODS
 from bids_lesion_xai.explain.check import (
     SMALLEST,
     check_images,

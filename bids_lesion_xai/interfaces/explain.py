@@ -23,12 +23,11 @@ from nipype.interfaces.base import (
 )
 from numpy.typing import NDArray
 
-from bids_lesion_xai.conventions import CHANNELS
+from bids_lesion_xai.conventions import CHANNELS, INPUT_METHODS
 from bids_lesion_xai.explain.catalogue import (
     AGGREGATIONS,
     BASELINES,
     ENGINES,
-    INPUT_METHODS,
     NOISE_RULES,
     TARGETS,
 )

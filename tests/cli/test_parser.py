@@ -19,9 +19,8 @@ from bids_lesion_xai import __version__
 from bids_lesion_xai.cli.parser import build_parser, parse
 from bids_lesion_xai.cli.resources import cores, memory_gb
 from bids_lesion_xai.config import Plugin, RunConfig
-from bids_lesion_xai.conventions import EXPERIMENTS
+from bids_lesion_xai.conventions import EXPERIMENTS, INPUT_METHODS
 from bids_lesion_xai.explain import published
-from bids_lesion_xai.explain.catalogue import INPUT_METHODS
 from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE
 
 ROOT = Path(__file__).parents[2]

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from bids_lesion_xai.bids.derivatives import DERIVATIVES
+from bids_lesion_xai.conventions import INPUT_METHODS
 from bids_lesion_xai.explain import Attribution, Progress, explain_lesions
-from bids_lesion_xai.explain.catalogue import INPUT_METHODS
 from bids_lesion_xai.explain.summary import lesion_map, lesion_numbers, radial_profile
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import Grid

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from bids_lesion_xai.conventions import EXPERIMENTS
-from bids_lesion_xai.explain.catalogue import INPUT_METHODS
+from bids_lesion_xai.conventions import EXPERIMENTS, INPUT_METHODS
 from bids_lesion_xai.reports.citation import write_citation
 from bids_lesion_xai.reports.methods import bibliography, cited, numbered, paragraph, reference
 from tests.outputs import ONE_SAMPLE, TWO_SESSIONS, publish_outputs

@@ -7,11 +7,10 @@ import argparse
 from typing import Any
 
 from bids_lesion_xai.cli.arguments import above_zero, add_choice, not_negative, positive
-from bids_lesion_xai.conventions import EXPERIMENTS
+from bids_lesion_xai.conventions import EXPERIMENTS, INPUT_METHODS
 from bids_lesion_xai.explain.catalogue import (
     AGGREGATIONS,
     BASELINES,
-    INPUT_METHODS,
     METHODS,
     NOISE_RULES,
     PUBLISHED,
