@@ -41,6 +41,8 @@ SLOPPY_BIAS_CORRECTION: dict[str, Any] = {
 }
 # ITK and ANTs speak LPS+, NIfTI and this project RAS+.
 LPS = np.diag([-1.0, -1.0, 1.0])
+# Points that tell a linear transform.
+_ENDS = np.concatenate([np.zeros((1, 3)), np.eye(3)])
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,18 @@ def write_identity(path: Path) -> None:
     ants.write_transform(ants.create_ants_transform("AffineTransform"), str(path))
 
 
-def write_inverse(path: Path, transform_file: Path) -> None:
-    """Write the inverse of the linear transform in `transform_file` to `path`."""
-    ants = import_ants()
-    ants.write_transform(ants.read_transform(str(transform_file)).invert(), str(path))
+def read_motion(transform_file: Path) -> NDArray[np.float64]:
+    """Return the matrix, shape (4, 4), of a linear transform between world coordinates (RAS+, mm).
+
+    antspyx maps points as float32, which moves none by more than 1e-4 mm within a head.
+    """
+    transform = import_ants().read_transform(str(transform_file))
+    apart_mm = 100.0
+    ends = [LPS @ transform.apply_to_point((LPS @ end).tolist()) for end in apart_mm * _ENDS]
+    motion = np.eye(4)
+    motion[:3, :3] = (np.array(ends[1:]) - ends[0]).T / apart_mm
+    motion[:3, 3] = ends[0]
+    return motion
 
 
 def align_rigidly(

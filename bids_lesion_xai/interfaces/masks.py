@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from bids_lesion_xai.errors import DataError, naming
 from bids_lesion_xai.imaging import nifti
-from bids_lesion_xai.imaging.grid import Grid
-from bids_lesion_xai.interfaces.itk import Image, resample
+from bids_lesion_xai.imaging.grid import Grid, require_scanner_grid
+from bids_lesion_xai.interfaces.itk import Image, read_motion
 from bids_lesion_xai.lesions.label import label_lesions
+from bids_lesion_xai.lesions.move import move_mask
 
 log = logging.getLogger("nipype.interface")
 
@@ -105,8 +106,11 @@ def lesions_on_t1w(
         It is no mask, or of another space.
     """
     mask = read_mask(path, flag)
+    with naming(path.name):
+        require_scanner_grid(mask.grid)
     through = _transform_file(mask.grid, path, space, flag, places)
-    lesions = np.asarray(resample(mask, grid, through) >= 0.5)
+    to_t1w = np.eye(4) if through is None else np.asarray(np.linalg.inv(read_motion(through)))
+    lesions = move_mask(mask.values >= 0.5, mask.grid, grid, to_t1w)
     log.info(
         "%s holds %.1f mL, %.0f %% of it in the brain",
         path.name,

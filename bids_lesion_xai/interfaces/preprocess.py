@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -34,13 +33,14 @@ from bids_lesion_xai.imaging.similarity import (
 )
 from bids_lesion_xai.interfaces.itk import (
     Image,
+    read_motion,
     resample,
     without_bias,
     write_identity,
-    write_inverse,
 )
 from bids_lesion_xai.interfaces.masks import read_mask
 from bids_lesion_xai.interfaces.register import register
+from bids_lesion_xai.lesions.move import move_mask
 
 SPACING_MM = 1.0
 # Of two masks of one brain. With or without the fluid around it makes 0.93; a brain that lies
@@ -341,12 +341,9 @@ class ResampleMask(SimpleInterface):
     output_spec = _ResampleMaskOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        mask, grid = _load(self.inputs.mask_file)
+        mask, grid = nifti.load(Path(self.inputs.mask_file), np.bool_)
         _, target = _load(self.inputs.reference_file)
-        with TemporaryDirectory() as folder:
-            inverse_file = Path(folder, "t1w_to_flair.txt")
-            write_inverse(inverse_file, Path(self.inputs.transform_file))
-            resampled = resample(Image(mask, grid), target, inverse_file) >= 0.5
-        out_file = nifti.save(Path(runtime.cwd, "mask.nii.gz"), resampled, target)
+        moved = move_mask(mask, grid, target, read_motion(Path(self.inputs.transform_file)))
+        out_file = nifti.save(Path(runtime.cwd, "mask.nii.gz"), moved, target)
         self._results["out_file"] = str(out_file)
         return runtime

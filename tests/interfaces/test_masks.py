@@ -89,6 +89,16 @@ def test_lesions_drawn_on_flair_come_through_its_registration(space: str, tmp_pa
     np.testing.assert_array_equal(labels, labels_of(take(tmp_path)))
 
 
+def test_a_thin_lesion_between_the_voxels_of_t1w_keeps_its_volume(tmp_path: Path) -> None:
+    affine = GRID.affine.copy()
+    affine[:3, 3] += GRID.affine[:3, :3] @ np.full(3, 0.5)
+    thin = np.zeros(SHAPE, bool)
+    thin[14, 9:16, 12] = True
+    labels = labels_of(take(tmp_path, Grid(SHAPE, affine), thin, min_volume_mm3=0.0))
+    assert (labels > 0).sum() == 7
+    assert (np.argwhere(labels > 0) - (14.5, 12.5, 12.5)).max() <= 3.5
+
+
 def test_no_lesion_is_a_result(tmp_path: Path) -> None:
     assert not labels_of(take(tmp_path, values=np.zeros(SHAPE, np.uint8))).any()
 

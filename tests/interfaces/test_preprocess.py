@@ -409,7 +409,7 @@ def test_a_lesion_lands_at_its_place_on_the_native_grid(native: Grid) -> None:
     mask, grid = nifti.load(Path(result.outputs.out_file), np.float32)
     found_mm = centre_of_mass_mm(mask, grid)
     assert np.linalg.norm(found_mm - (motion[:3, :3] @ lesion_mm + motion[:3, 3])) < 0.3
-    assert mask.sum() * grid.voxel_volume_mm3 == pytest.approx(lesion.sum(), rel=0.1)
+    assert abs(mask.sum() * grid.voxel_volume_mm3 - lesion.sum()) <= grid.voxel_volume_mm3 / 2
 
 
 @pytest.mark.ants
