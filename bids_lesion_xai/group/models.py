@@ -143,7 +143,7 @@ def contrast_of_outcomes(
     """
     rows = lesions[lesions["outcome"].isin(pair)].dropna(subset=[column, *covariates])
     values = _less_visit_means(rows, column, pair[0], covariates)
-    plain = Estimate(n_participants=np.unique(values.people).size, n_lesions=values.y.size)
+    plain = Estimate(n_participants=np.unique(values.people).size, n_lesions=values.n_compared)
     if not values.y.size:
         return replace(plain, reason=f"no visit has both {pair[0]} and {pair[1]}")
     if _is_constant(values.y, values.size):
@@ -173,6 +173,9 @@ class _Deviations:
         Standard deviation of `y` of the same visit and outcome; NaN if no two lesions have both.
     size : float
         Largest magnitude of `y` before.
+    n_compared : int
+        Lesions of visits with both outcomes; the others of these people tell of covariates and
+        of the deviation alone.
     """
 
     y: Floats
@@ -180,6 +183,7 @@ class _Deviations:
     people: NDArray[np.int64]
     deviation: float
     size: float
+    n_compared: int
 
 
 def _less_visit_means(
@@ -192,7 +196,8 @@ def _less_visit_means(
     people = pd.Series(pd.factorize(rows["participant_id"])[0], rows.index)
     visits = rows.groupby(["participant_id", "session_id"], dropna=False).ngroup()
     within = numbers - numbers.groupby(visits).transform("mean")
-    kept = ((within["outcome"] ** 2).groupby(people).transform("sum") > _NOTHING).to_numpy()
+    squares = within["outcome"] ** 2
+    kept = (squares.groupby(people).transform("sum") > _NOTHING).to_numpy()
     cells = numbers[column].groupby([visits, numbers["outcome"]])
     residual = (numbers[column] - cells.transform("mean"))[kept]
     freedom = int(kept.sum()) - cells.ngroup()[kept].nunique()
@@ -205,6 +210,7 @@ def _less_visit_means(
         people[kept].to_numpy(),
         float(np.sqrt((residual**2).sum() / freedom)) if freedom else np.nan,
         float(numbers.loc[kept, column].abs().max()) if kept.any() else 0.0,
+        int((squares.groupby(visits).transform("sum") > _NOTHING).sum()),
     )
 
 

@@ -123,6 +123,8 @@ def test_the_rows_that_stand_for_all_lesions_say_what_all_lesions_say(
 ) -> None:
     """Against statsmodels on every lesion: same estimate, same bias-reduced interval."""
     lesions = cohort(9, 3)
+    one_visit = lesions["participant_id"] + lesions["session_id"]
+    lesions = lesions[(one_visit != one_visit.iloc[0]) | (lesions["outcome"] == "TP")]
     found = contrast_of_outcomes(lesions, "t1w_peak", PAIR, held)
     rows = lesions[lesions["outcome"].isin(PAIR)].assign(x=lambda t: (t["outcome"] == "FP") * 1.0)
     visits = rows.groupby(["participant_id", "session_id"])
@@ -139,7 +141,8 @@ def test_the_rows_that_stand_for_all_lesions_say_what_all_lesions_say(
     margin = stats.t.ppf(0.975, people[kept].nunique() - 1) * fit.bse["x"]
     expected = [fit.params["x"], fit.params["x"] - margin, fit.params["x"] + margin]
     np.testing.assert_allclose([found.value, found.low, found.high], expected, rtol=1e-7)
-    assert found.n_lesions == kept.sum()
+    compared = visits["x"].transform("nunique") == 2
+    assert found.n_lesions == compared.sum() < kept.sum()
 
 
 ESTIMATORS: dict[str, Callable[[pd.DataFrame], Estimate]] = {
