@@ -46,6 +46,8 @@ LOCATIONS = {
     "deep": "in white matter, none of the others",
     "unknown": "no tissue map",
 }
+# How the bias field was found, in sidecars; the second is by --sloppy.
+FULL_BIAS_CORRECTION, COARSE_BIAS_CORRECTION = "full", "coarse"
 # Each is a module of `bids_lesion_xai.explain.experiments`.
 EXPERIMENTS = {
     "perilesional": "how much tissue around a lesion the network needs to see",

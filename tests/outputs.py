@@ -199,6 +199,7 @@ class _Publisher:
 
 _FACTS: Mapping[str, Any] = {
     "Model": _MODEL,
+    "BiasCorrection": "full",
     "RegistrationMethod": "rigid",
     "RegistrationSimilarity": 0.625,
     "Threshold": 0.5,

@@ -449,6 +449,9 @@ _CLAIM_COLUMNS = {
 # BIDS knows true and false alone: a sidecar has it only where it is known.
 MANUAL = "Manual"
 _MASK_FACTS = ("Sources", "SpatialReference", "Type", MANUAL)
+_IMAGE_FACTS = (
+    *("SkullStripped", "BiasCorrection", "IntensityMean", "IntensityStandardDeviation"),
+)
 _SEGMENTATION_FACTS = (
     *("Threshold", "PeakThreshold", "MinimumVolume_mm3", "Connectivity", "Model"),
 )
@@ -490,7 +493,7 @@ DERIVATIVES: dict[str, Derivative] = {
             "skull-stripped, normalised to mean 0 and standard deviation 1 inside the brain",
             {"desc": "preproc"},
             _INTENSITY_UNITS,
-            ("Sources", "SkullStripped", "IntensityMean", "IntensityStandardDeviation"),
+            ("Sources", *_IMAGE_FACTS),
         ),
         Derivative(
             "preproc_flair",
@@ -502,13 +505,8 @@ DERIVATIVES: dict[str, Derivative] = {
             _T1W | {"desc": "preproc"},
             _INTENSITY_UNITS,
             (
-                *("Sources", "SpatialReference", "SkullStripped"),
-                *(
-                    "IntensityMean",
-                    "IntensityStandardDeviation",
-                    "RegistrationMethod",
-                    "RegistrationSimilarity",
-                ),
+                *("Sources", "SpatialReference", *_IMAGE_FACTS),
+                *("RegistrationMethod", "RegistrationSimilarity"),
             ),
         ),
         Derivative(

@@ -37,7 +37,14 @@ _WORDS: Mapping[str, type] = {"name": str, "outcome": object}
 
 # Sidecar keys; numbers of visits that differ in one of them do not compare.
 _SETTINGS = (
-    *("Model", "Threshold", "PeakThreshold", "MinimumVolume_mm3", "Connectivity"),
+    *(
+        "BiasCorrection",
+        "Model",
+        "Threshold",
+        "PeakThreshold",
+        "MinimumVolume_mm3",
+        "Connectivity",
+    ),
     *("Method", "Aggregation", "Target", "NumberOfSamples", "TargetError"),
     *("NoiseLevel", "NoiseRule", "Baseline"),
 )
@@ -274,7 +281,8 @@ def count_outcomes(lesions: pd.DataFrame, *, compared: bool) -> dict[str, float]
 
 def visit_settings(store: Store, visit: Visit) -> dict[str, str]:
     """Return the settings that a visit's numbers depend on, as text."""
-    facts = {**store.facts("lesion_labels", visit), **store.facts("saliency_table", visit)}
+    sidecars = ("preproc_flair", "lesion_labels", "saliency_table")
+    facts = {key: value for one in sidecars for key, value in store.facts(one, visit).items()}
     return {name: json.dumps(facts[name], sort_keys=True) for name in _SETTINGS}
 
 

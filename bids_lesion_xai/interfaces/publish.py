@@ -124,6 +124,7 @@ class Publish(SimpleInterface):
         native = [self.inputs.flair_uri, self.inputs.t1w_uri]
         images = [store.uri("preproc_flair", visit), store.uri("preproc_t1w", visit)]
         space = {"SpatialReference": store.uri("preproc_t1w", visit)}
+        bias = {"BiasCorrection": settings["BiasCorrection"]}
         similarity = {
             "RegistrationMethod": found["registration_method"],
             "RegistrationSimilarity": found["registration_similarity"],
@@ -166,8 +167,14 @@ class Publish(SimpleInterface):
         }
         explanation = {key: settings[key] for key in EXPLANATION_FACTS}
         return {
-            "preproc_t1w": {"Sources": native[1:], **_image(found, "t1w")},
-            "preproc_flair": {"Sources": native, **space, **_image(found, "flair"), **similarity},
+            "preproc_t1w": {"Sources": native[1:], **_image(found, "t1w"), **bias},
+            "preproc_flair": {
+                "Sources": native,
+                **space,
+                **_image(found, "flair"),
+                **bias,
+                **similarity,
+            },
             "brain_mask": {
                 "Sources": [*images[1:], *brains],
                 **space,

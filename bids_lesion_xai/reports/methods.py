@@ -13,7 +13,7 @@ from bids_lesion_xai.bids import provenance
 from bids_lesion_xai.bids.sidecar import generator
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
-from bids_lesion_xai.conventions import CHANNELS, EXPERIMENTS
+from bids_lesion_xai.conventions import CHANNELS, COARSE_BIAS_CORRECTION, EXPERIMENTS
 from bids_lesion_xai.explain.catalogue import (
     AGGREGATIONS,
     BASELINES,
@@ -26,7 +26,7 @@ from bids_lesion_xai.explain.catalogue import (
 # Sidecars of a visit that state how it was processed, and the facts of them that do.
 _SOURCES = {
     "brain_mask": ("SkullStripMethod",),
-    "preproc_flair": ("RegistrationMethod",),
+    "preproc_flair": ("RegistrationMethod", "BiasCorrection"),
     "lesion_labels": ("Threshold", "PeakThreshold", "MinimumVolume_mm3", "Connectivity"),
     "saliency_table": (
         *("Method", "Aggregation", "Target", "NumberOfSamples", "TargetError", "NoiseLevel"),
@@ -124,6 +124,8 @@ def _preprocessing(facts: Mapping[str, Any]) -> Iterable[str]:
         "In both images the bias field was corrected inside the brain by N4 [@tustison2010], and "
         "intensities were normalised to mean 0 and standard deviation 1 inside the brain."
     )
+    if facts["BiasCorrection"] == COARSE_BIAS_CORRECTION:
+        yield "The bias field was found coarsely, for a test of the software (`--sloppy`)."
 
 
 def _segmentation(facts: Mapping[str, Any]) -> Iterable[str]:

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from bids_lesion_xai.bids.store import Store
 from bids_lesion_xai.bids.visit import Visit
-from bids_lesion_xai.conventions import CHANNELS
+from bids_lesion_xai.conventions import CHANNELS, COARSE_BIAS_CORRECTION
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.similarity import MIN_COVERAGE, MIN_SIMILARITY
 from bids_lesion_xai.reports.page import number_text
@@ -67,6 +67,16 @@ class Check:
     limits: str
 
 
+_SLOPPY = Check(
+    "Settings",
+    WARN,
+    "--sloppy",
+    "The bias field was corrected coarsely, for a test of the software. Process again without "
+    "--sloppy for results.",
+    "options: warn with --sloppy",
+)
+
+
 def check_images(store: Store, visit: Visit, scan: Scan) -> list[Check]:
     """Return what a visit's outputs tell of its images and of their registration.
 
@@ -86,6 +96,8 @@ def check_images(store: Store, visit: Visit, scan: Scan) -> list[Check]:
     found += [
         _noise(name, noise(scan.images[channel], scan.brain)) for channel, name in CHANNELS.items()
     ]
+    if store.facts("preproc_flair", visit)["BiasCorrection"] == COARSE_BIAS_CORRECTION:
+        found.append(_SLOPPY)
     return found
 
 

@@ -12,6 +12,7 @@ from bids_lesion_xai.bids.companions import Companion, is_manual
 from bids_lesion_xai.bids.dataset import VisitInputs
 from bids_lesion_xai.bids.derivatives import DERIVATIVES, EXPERIMENT_COLUMNS
 from bids_lesion_xai.config import RunConfig
+from bids_lesion_xai.conventions import COARSE_BIAS_CORRECTION, FULL_BIAS_CORRECTION
 from bids_lesion_xai.explain.catalogue import METHODS, saliency_units
 from bids_lesion_xai.interfaces.describe import Describe
 from bids_lesion_xai.interfaces.experiment import Experiment
@@ -298,6 +299,7 @@ def _settings(config: RunConfig, bundle: Bundle) -> dict[str, Any]:
     threshold, peak_threshold = bundle.thresholds(config.threshold, config.peak_threshold)
     has_noise = METHODS[config.method].has_noise
     return {
+        "BiasCorrection": COARSE_BIAS_CORRECTION if config.sloppy else FULL_BIAS_CORRECTION,
         "Model": {
             "Name": bundle.name,
             "Version": bundle.version,

@@ -228,6 +228,7 @@ def test_facts_say_what_was_found_of_which_image(store: Store, model: Path) -> N
     for channel, mean in (("flair", 11.0), ("t1w", 21.0)):
         image = facts[f"preproc_{channel}"]
         assert (image["IntensityMean"], image["IntensityStandardDeviation"]) == (mean, mean + 1)
+        assert image["BiasCorrection"] == "full"
         assert facts[f"saliency_{channel}"]["InputChannel"].lower() == channel
     assert facts["flair_to_t1w"]["RegistrationSimilarity"] == 0.5
     assert facts["preproc_flair"]["RegistrationMethod"] == "rigid"
@@ -354,6 +355,13 @@ def test_sidecars_of_saliency_state_how_it_was_made(
     columns = store.facts("saliency_table", visit)
     assert columns["flair_peak"]["Units"] == columns["Units"]
     assert "Units" not in columns["flair_share"]
+
+
+def test_sidecars_of_images_state_that_a_run_was_a_test(store: Store, model: Path) -> None:
+    visit = VISITS[1]
+    publisher(store, model, visit, ("L001",), "--sloppy").run()
+    for key in ("preproc_flair", "preproc_t1w"):
+        assert store.facts(key, visit)["BiasCorrection"] == "coarse"
 
 
 def test_files_of_another_method_take_the_place_of_those_before(

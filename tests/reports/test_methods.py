@@ -17,6 +17,7 @@ from tests.outputs import ONE_SAMPLE, TWO_SESSIONS, publish_outputs
 FACTS: dict[str, Any] = {
     "SkullStripMethod": "deepbet",
     "RegistrationMethod": "rigid",
+    "BiasCorrection": "full",
     "Threshold": 0.35,
     "PeakThreshold": 0.35,
     "MinimumVolume_mm3": 6.0,
@@ -69,6 +70,7 @@ def test_the_settings_are_filled_in() -> None:
         ({"SkullStripMethod": "given"}, "deepbet"),
         ({"SkullStripMethod": "derivative"}, "deepbet"),
         ({"RegistrationMethod": "given"}, "rigidly"),
+        ({"BiasCorrection": "coarse"}, None),
         ({"Threshold": None, "PeakThreshold": None}, "at least 0.35"),
         ({"PeakThreshold": 0.8}, None),
         ({"Method": "gradient"}, "noise"),

@@ -100,6 +100,11 @@ def test_a_brain_that_flair_shows_in_part_is_told(
     )
 
 
+def test_a_test_of_the_software_is_told_from_results(tmp_path: Path) -> None:
+    assert "Settings" not in checks(tmp_path / "full")
+    assert checks(tmp_path / "coarse", BiasCorrection="coarse")["Settings"].status == WARN
+
+
 def test_the_worst_counts() -> None:
     made = [Check("", status, "", "", "") for status in (PASS, WARN, PASS)]
     assert worst(made) == WARN
