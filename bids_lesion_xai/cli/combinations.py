@@ -76,6 +76,8 @@ def ineffective(config: RunConfig, given: Mapping[str, Any]) -> Iterator[str]:
 def _reasons(config: RunConfig, given: Mapping[str, Any]) -> dict[str, str]:
     """Return why options have no effect; the one that weighs most comes last."""
     reasons = _of_method(config.method) | _of_places(config)
+    if (config.peak_threshold or 0) < (config.threshold or 0):
+        reasons["peak_threshold"] = f"every voxel of a lesion has --threshold {config.threshold:g}"
     if given.get("output_spaces") and "T1w" not in config.output_spaces:
         reasons["output_spaces"] = "T1w is always written, for everything is computed there"
     if config.levels == ("group",):
