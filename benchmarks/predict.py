@@ -24,7 +24,7 @@ from bids_lesion_xai.models.inference import load_predictor
 from bids_lesion_xai.models.network import choose_device
 from bids_lesion_xai.training.evaluate import Setting, figures, predict
 from bids_lesion_xai.training.results import by_person
-from bids_lesion_xai.training.scans import load_scans
+from bids_lesion_xai.training.scans import load_scans, load_unseen
 
 WINDOW = (96, 96, 96)
 WAYS = {
@@ -52,8 +52,7 @@ def main() -> None:
     bundle = read_bundle(options.model)
     predictor = load_predictor(bundle, choose_device(options.device))
     files = [entry for dataset in options.datasets for entry in find_labelled(dataset)]
-    left_out = () if options.people_of_training else bundle.trained_on
-    scans = load_scans(entry for entry in files if entry.person not in left_out)
+    scans = load_scans(files) if options.people_of_training else load_unseen(files, bundle)
     setting = Setting(bundle.threshold, peak_threshold=bundle.peak_threshold)
     rows = {}
     for name, way in WAYS.items():

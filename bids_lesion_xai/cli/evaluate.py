@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace) -> None:
     from bids_lesion_xai.models.network import allow_tf32, check_network, choose_device
     from bids_lesion_xai.training.evaluate import Setting, predict
     from bids_lesion_xai.training.results import write_results
-    from bids_lesion_xai.training.scans import load_scans
+    from bids_lesion_xai.training.scans import load_scans, load_unseen
 
     require_datasets(options.datasets)
     bundle = read_bundle(options.model)
@@ -83,14 +83,13 @@ def _run(options: argparse.Namespace) -> None:
     # As the app does, unless it is told otherwise.
     allow_tf32(allowed=False)
     predictor = load_predictor(bundle, choose_device(options.device), flip=options.tta == "flip")
-    left_out = () if options.people_of_training else bundle.trained_on
     found = [entry for dataset in options.datasets for entry in find_labelled(dataset)]
-    scans = load_scans(entry for entry in found if entry.person not in left_out)
+    scans = load_scans(found) if options.people_of_training else load_unseen(found, bundle)
     if not scans:
-        known = sorted({entry.person for entry in found if entry.flair} & set(left_out))
+        people = sorted({entry.person for entry in found if entry.flair and entry.t1w})
         message = (
             "No scan with FLAIR, T1w and lesion mask was found of a person whom the model was not "
-            f"trained on (it was on {', '.join(known) or 'nobody'}). See --people-of-training."
+            f"trained on (found: {', '.join(people) or 'nobody'}). See --people-of-training."
         )
         raise NotFoundError(message)
     stated = (getattr(options, name, None) for name in ("threshold", "peak_threshold"))

@@ -58,6 +58,8 @@ class Bundle:
         the threshold where the bundle states none.
     trained_on : tuple of str
         People whose images or lesion masks are in the training data, where the bundle names them.
+    trained_masks : tuple of str
+        `mask_checksum` of these masks, where the bundle states them.
     weights : Path
     sha256 : str
         Checksum that `metadata.json` states for the weights.
@@ -73,6 +75,7 @@ class Bundle:
     threshold: float
     peak_threshold: float
     trained_on: tuple[str, ...]
+    trained_masks: tuple[str, ...]
     weights: Path
     sha256: str
 
@@ -133,7 +136,8 @@ def read_bundle(folder: Path) -> Bundle:
                 {"peak_threshold": inference["threshold"], **inference}, "peak_threshold"
             ),
             **_windows(inference.get("inferer"), multiple),
-            trained_on=_people(metadata.get("training", {})),
+            trained_on=_names(metadata.get("training", {}), "people", "masks_of"),
+            trained_masks=_names(metadata.get("training", {}), "mask_checksums"),
             weights=_inside(folder, metadata["weights"]["file"]),
             sha256=str(metadata["weights"]["sha256"]),
         )
@@ -242,16 +246,16 @@ def _multiple(spatial_shape: list[str]) -> int:
     return factor
 
 
-def _people(training: dict[str, Any]) -> tuple[str, ...]:
-    """Return everybody of whom a training has seen images or a lesion mask."""
-    people: set[str] = set()
-    for key in ("people", "masks_of"):
+def _names(training: dict[str, Any], *keys: str) -> tuple[str, ...]:
+    """Return everything that lists of a training name, once."""
+    found: set[str] = set()
+    for key in keys:
         names = training.get(key, [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             message = f"training.{key} {names}; a list of names is expected"
             raise ValueError(message)
-        people.update(names)
-    return tuple(sorted(people))
+        found.update(names)
+    return tuple(sorted(found))
 
 
 def _probability(inference: Mapping[str, Any], key: str) -> float:

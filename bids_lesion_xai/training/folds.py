@@ -18,7 +18,7 @@ from bids_lesion_xai.errors import NotFoundError
 from bids_lesion_xai.training.architectures import ARCHITECTURES
 from bids_lesion_xai.training.evaluate import Prediction, predict
 from bids_lesion_xai.training.options import TrainingOptions
-from bids_lesion_xai.training.scans import load_masks, load_scans
+from bids_lesion_xai.training.scans import load_masks, load_scans, mask_checksum
 from bids_lesion_xai.training.synthesis import SyntheticHead, synthetic_heads
 from bids_lesion_xai.training.trainer import train
 
@@ -54,6 +54,11 @@ class Material:
     def masks_of(self) -> list[str]:
         """People whose lesions are painted, with images or without."""
         return sorted({entry.person for entry in self.files})
+
+    @property
+    def mask_checksums(self) -> list[str]:
+        """What tells these masks in datasets of other names; see `scans.mask_checksum`."""
+        return sorted({mask_checksum(mask) for mask in load_masks(self.files) if mask.any()})
 
     @property
     def sites(self) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ from pathlib import Path
 import nibabel as nb
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from bids_lesion_xai.bids.dataset import LabelledFiles
 from bids_lesion_xai.errors import DataError, naming
 from bids_lesion_xai.imaging import nifti
 from bids_lesion_xai.imaging.grid import Grid
 from bids_lesion_xai.imaging.intensity import brain_moments, normalise
+from bids_lesion_xai.models.bundle import Bundle
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +74,45 @@ def load_scans(files: Iterable[LabelledFiles]) -> list[LabelledScan]:
         n_voxels = scans[-1].lesions.sum()
         log.info("read %s %s: %d lesion voxels", entry.person, entry.session, n_voxels)
     return scans
+
+
+def load_unseen(files: Iterable[LabelledFiles], bundle: Bundle) -> list[LabelledScan]:
+    """Read the scans of everybody whom a model was not trained on.
+
+    Its people are told by their names and, in a dataset that is called otherwise, by their lesion
+    masks.
+
+    Raises
+    ------
+    DataError
+        As `load_scans`.
+    """
+    scans = load_scans(entry for entry in files if entry.person not in bundle.trained_on)
+    seen = {scan.person for scan in scans if mask_checksum(scan.lesions) in bundle.trained_masks}
+    if seen:
+        people = ", ".join(sorted(seen))
+        log.info("%s: left out, the model was trained on their masks", people)
+    return [scan for scan in scans if scan.person not in seen]
+
+
+def mask_checksum(mask: NDArray[np.bool_]) -> str:
+    """Return what tells a lesion mask from others wherever it lies on its grid.
+
+    Parameters
+    ----------
+    mask : bool array, shape (X, Y, Z)
+
+    Returns
+    -------
+    str
+        SHA-256 of the box around the lesions; empty if there are none, for those masks are all
+        alike.
+    """
+    (box,) = ndimage.find_objects(mask.astype(np.uint8)) or (None,)
+    if box is None:
+        return ""
+    content = str(mask[box].shape).encode() + np.packbits(mask[box]).tobytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def load_masks(files: Iterable[LabelledFiles]) -> list[NDArray[np.bool_]]:

@@ -102,6 +102,7 @@ class Trial:
             network,
             trained_on=kept.people,
             masks_of=kept.masks_of,
+            mask_checksums=kept.mask_checksums,
             training=self._options,
             fold_steps=self._fold_options.steps,
             setting=self._chosen,

@@ -32,6 +32,7 @@ def write_bundle(
     *,
     trained_on: Sequence[str],
     masks_of: Sequence[str],
+    mask_checksums: Sequence[str],
     training: TrainingOptions,
     fold_steps: int,
     setting: Setting,
@@ -48,6 +49,8 @@ def write_bundle(
         People whose images are in the training data.
     masks_of : list of str
         People whose lesion masks are.
+    mask_checksums : list of str
+        Of these masks; see `scans.mask_checksum`.
     training : TrainingOptions
     fold_steps : int
         Optimiser steps of the networks in `evaluation`.
@@ -103,6 +106,7 @@ def write_bundle(
         "training": {
             "people": list(trained_on),
             "masks_of": list(masks_of),
+            "mask_checksums": list(mask_checksums),
             **asdict(training),
             "fold_steps": fold_steps,
         },

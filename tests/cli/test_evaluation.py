@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,10 @@ import pandas as pd
 import pytest
 import torch
 
+from bids_lesion_xai.bids.dataset import find_labelled
 from bids_lesion_xai.cli.evaluate import main
 from bids_lesion_xai.training import evaluate
+from bids_lesion_xai.training.scans import load_masks, mask_checksum
 from tests.bundles import BRIGHT, multiply_weights, write_small_bundle
 from tests.test_repository import ROOT
 
@@ -89,6 +92,21 @@ def test_people_of_the_training_are_left_out_unless_asked_for(
     assert main(command) == 66
     assert main([*command, "--people-of-training"]) == 0
     assert pd.read_csv(tmp_path / "out/scans.tsv", sep="\t")["person"].tolist() == PEOPLE
+
+
+def test_people_of_the_training_are_known_by_their_masks_in_a_dataset_of_another_name(
+    model: Path, dataset: Path, tmp_path: Path
+) -> None:
+    (seen, *_) = find_labelled(dataset)
+    mask = load_masks([seen])[0]
+    trained_on(model, [], mask_checksums=[mask_checksum(mask)])
+    renamed = shutil.copytree(dataset, tmp_path / "renamed")
+    command = [str(model), str(renamed), "--output", str(tmp_path / "out")]
+    assert main(command) == 0
+    (left,) = pd.read_csv(tmp_path / "out/scans.tsv", sep="\t")["person"]
+    assert left == f"renamed/{PEOPLE[1].partition('/')[2]}"
+    assert main([*command, "--people-of-training"]) == 0
+    assert len(pd.read_csv(tmp_path / "out/scans.tsv", sep="\t")) == len(PEOPLE)
 
 
 def test_threshold_and_minimum_volume_are_those_asked_for(

@@ -14,12 +14,14 @@ import pandas as pd
 import pytest
 import torch
 
+from bids_lesion_xai.bids.dataset import find_labelled
 from bids_lesion_xai.cli.train import main
 from bids_lesion_xai.explain import explain_lesions
 from bids_lesion_xai.models.bundle import read_bundle
 from bids_lesion_xai.models.inference import load_predictor
 from bids_lesion_xai.models.network import load_network
 from bids_lesion_xai.training.architectures import ARCHITECTURES
+from bids_lesion_xai.training.scans import load_masks, mask_checksum
 from tests.training.test_synthesis import label_map
 
 PEOPLE = ["labelled/sub-01", "labelled/sub-02"]
@@ -105,6 +107,8 @@ def test_cross_validation_states_figures_of_people_left_out_alone(
     metadata = json.loads((output / "configs/metadata.json").read_text())
     assert metadata["training"]["people"] == people
     assert metadata["training"]["masks_of"] == sorted([*people, "labelled/sub-03", "other/sub-03"])
+    masks = load_masks(entry for folder in (dataset, other) for entry in find_labelled(folder))
+    assert metadata["training"]["mask_checksums"] == sorted({mask_checksum(one) for one in masks})
     for way in ("person", "site"):
         table = pd.read_csv(output / "evaluation" / way / "scans.tsv", sep="\t")
         assert sorted(table["person"]) == people

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bids_lesion_xai.bids.dataset import LabelledFiles
 from bids_lesion_xai.errors import DataError
-from bids_lesion_xai.training.scans import LabelledScan, load_masks, load_scans
+from bids_lesion_xai.training.scans import LabelledScan, load_masks, load_scans, mask_checksum
 
 SHAPE = (8, 9, 10)
 # Voxels from right to left, somewhere.
@@ -128,3 +128,14 @@ def test_what_cannot_be_compared_is_told_with_the_person(
     spoil(files)
     with pytest.raises(DataError, match=f"a/sub-01: .*{words}"):
         load_scans([files])
+
+
+def test_a_mask_is_known_wherever_it_lies_and_no_other_is() -> None:
+    mask = np.pad(np.random.default_rng(0).random((5, 4, 6)) < 0.5, 2)
+    assert mask_checksum(np.pad(mask, ((3, 0), (0, 2), (1, 1)))) == mask_checksum(mask)
+    others = [~mask, mask[:, ::-1], mask.T]
+    first = tuple(np.argwhere(mask)[0])
+    others.append(mask.copy())
+    others[-1][first] = False
+    assert mask_checksum(mask) not in [mask_checksum(other) for other in others]
+    assert mask_checksum(np.zeros_like(mask)) == ""

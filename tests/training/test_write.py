@@ -31,6 +31,7 @@ def test_what_training_writes_is_what_inference_reads(tmp_path: Path) -> None:
         network,
         trained_on=["a/sub-01"],
         masks_of=["a/sub-01", "a/sub-03"],
+        mask_checksums=["ab12", "cd34"],
         training=options,
         fold_steps=2,
         setting=Setting(0.35),
@@ -38,6 +39,7 @@ def test_what_training_writes_is_what_inference_reads(tmp_path: Path) -> None:
     )
     bundle = read_bundle(tmp_path / "bundle")
     assert bundle.trained_on == ("a/sub-01", "a/sub-03")
+    assert bundle.trained_masks == ("ab12", "cd34")
     metadata = json.loads((tmp_path / "bundle/configs/metadata.json").read_text())
     assert metadata["evaluation"] == [{"person": "a/sub-02", "dice": 0.5124, "fdr": None}]
     assert (bundle.arguments, bundle.multiple) == (PUBLISHED_UNET, 16)
@@ -120,6 +122,7 @@ def test_metadata_follow_the_schema_of_monai(name: str, tmp_path: Path) -> None:
             ARCHITECTURES[name].build(),
             trained_on=["a/sub-01"],
             masks_of=["a/sub-01"],
+            mask_checksums=[],
             training=TrainingOptions(network=name),
             fold_steps=1,
             setting=Setting(0.5),
