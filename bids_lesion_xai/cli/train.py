@@ -35,8 +35,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_datasets(parser, "; masks without images serve as shapes of painted lesions")
     parser.add_argument(
-        "--output", type=file_or_folder, required=True, help="bundle folder to write"
+        "--output",
+        type=file_or_folder,
+        required=True,
+        help="bundle folder to write; its name is that of the model",
     )
+    parser.add_argument("--bundle-version", default="0.1.0", metavar="TEXT", help="of the model")
     parser.add_argument(
         "--head-labels",
         type=file_or_folder,
@@ -164,6 +168,7 @@ def _run(options: argparse.Namespace) -> None:
         peak_threshold=options.peak_threshold,
         left_out=options.leave_out,
         device=choose_device(options.device),
+        version=options.bundle_version,
         output=options.output,
     )
     # With person, a threshold is chosen, at which the lesion-free heads of sites are judged, too.

@@ -22,6 +22,7 @@ from bids_lesion_xai.explain.catalogue import (
     TARGETS,
     has_sign,
 )
+from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE, read_bundle
 
 # Sidecars of a visit that state how it was processed, and the facts of them that do.
 _SOURCES = {
@@ -41,10 +42,7 @@ _METHOD_REFERENCES = {
     "integrated-gradients": "sundararajan2017",
 }
 _EXPERIMENT_REFERENCES = {"randomisation": "adebayo2018"}
-# What a model was trained on, by its name.
-_TRAINING = {
-    "flair_t1w_unet": "trained on public data [@lesjak2018; @guarnera2025] and synthetic heads",
-}
+_TRAINING_OF_DEFAULT = "trained on public data [@lesjak2018; @guarnera2025] and synthetic heads"
 _SHOWN_DIGITS = 12
 _CITATION = re.compile(r"\[@([\w; @]+)\]")
 
@@ -130,8 +128,8 @@ def _preprocessing(facts: Mapping[str, Any]) -> Iterable[str]:
 
 def _segmentation(facts: Mapping[str, Any]) -> Iterable[str]:
     model = facts["Model"]
-    training = _TRAINING.get(str(model["Name"]))
-    trained = f", {training}" if training else ""
+    is_default = model["SHA256"] == read_bundle(DEFAULT_BUNDLE).sha256
+    trained = f", {_TRAINING_OF_DEFAULT}" if is_default else ""
     task = "segmented" if facts["Threshold"] is not None else "looked for"
     yield (
         f"White-matter lesions were {task} by the model {model['Name']} {model['Version']} "

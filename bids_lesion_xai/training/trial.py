@@ -42,6 +42,8 @@ class Trial:
     left_out : list of str
         People who take part in nothing but the figures of the network for users.
     device : torch device
+    version : str
+        Of the bundle.
     output : Path
         Receives the bundle, `evaluation`, and a folder of checkpoints in `folds` for each network.
     """
@@ -56,6 +58,7 @@ class Trial:
         peak_threshold: float,
         left_out: Sequence[str],
         device: torch.device,
+        version: str,
         output: Path,
     ) -> None:
         if not material.anatomies:
@@ -64,7 +67,7 @@ class Trial:
         self._fold_options = replace(options, steps=fold_steps)
         self._chosen = Setting(threshold, peak_threshold=peak_threshold)
         self._peak_threshold = peak_threshold
-        self._device, self._output = device, output
+        self._device, self._output, self._version = device, output, version
         self._rows: list[dict[str, Any]] = []
 
     def leave_out_each(self, way: str) -> None:
@@ -100,6 +103,7 @@ class Trial:
         write_bundle(
             self._output,
             network,
+            version=self._version,
             trained_on=kept.people,
             masks_of=kept.masks_of,
             mask_checksums=kept.mask_checksums,

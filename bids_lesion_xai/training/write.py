@@ -22,7 +22,6 @@ from bids_lesion_xai.training.evaluate import Setting
 from bids_lesion_xai.training.options import TrainingOptions
 
 WEIGHTS = "models/model.safetensors"
-BUNDLE_VERSION = "0.3.0"
 _SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 
 
@@ -30,6 +29,7 @@ def write_bundle(
     folder: Path,
     network: torch.nn.Module,
     *,
+    version: str,
     trained_on: Sequence[str],
     masks_of: Sequence[str],
     mask_checksums: Sequence[str],
@@ -43,8 +43,10 @@ def write_bundle(
     Parameters
     ----------
     folder : Path
+        Its name is that of the bundle.
     network : torch module
         Trained, in eval mode. Its last layer is divided by the temperature of `setting`.
+    version : str
     trained_on : list of str
         People whose images are in the training data.
     masks_of : list of str
@@ -61,7 +63,6 @@ def write_bundle(
         `evaluate.figures`.
     """
     architecture = ARCHITECTURES[training.network]
-    name = f"flair_t1w_{training.network}"
     (folder / "configs").mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS).parent.mkdir(exist_ok=True)
     divide_logits(network, setting.temperature)
@@ -69,8 +70,8 @@ def write_bundle(
     sides = [f"{architecture.multiple}*n"] * 3
     metadata = {
         "schema": _SCHEMA,
-        "version": BUNDLE_VERSION,
-        "name": name,
+        "version": version,
+        "name": folder.resolve().name,
         "task": "Segmentation of multiple sclerosis lesions in FLAIR and T1w",
         "description": "White-matter lesions of multiple sclerosis. Research use only.",
         "intended_use": "Research only; not a medical device.",

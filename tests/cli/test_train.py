@@ -79,6 +79,7 @@ def test_cross_validation_states_figures_of_people_left_out_alone(
 ) -> None:
     output = tmp_path / "bundle"
     command = [str(dataset), "--output", str(output), "--cross-validate", "person", "site", *QUICK]
+    command += ["--bundle-version", "2.3.4"]
     # One site alone cannot be left out, which is told before anything is trained.
     assert main(command) == 66
     assert not output.exists()
@@ -105,6 +106,7 @@ def test_cross_validation_states_figures_of_people_left_out_alone(
     assert by_site["other/sub-01"] == PEOPLE
     assert all(by_site[person] == ["other/sub-01"] for person in PEOPLE)
     metadata = json.loads((output / "configs/metadata.json").read_text())
+    assert (metadata["name"], metadata["version"]) == ("bundle", "2.3.4")
     assert metadata["training"]["people"] == people
     assert metadata["training"]["masks_of"] == sorted([*people, "labelled/sub-03", "other/sub-03"])
     masks = load_masks(entry for folder in (dataset, other) for entry in find_labelled(folder))
@@ -190,7 +192,7 @@ def test_other_networks_are_trained_segment_and_are_explained_exactly(
     options = ["--network", network, "--steps", "1", "--patch-size", "64", *QUICK[4:]]
     assert main([str(dataset), "--output", str(output), *options]) == 0
     bundle = read_bundle(output)
-    assert (bundle.name, bundle.window) == (f"flair_t1w_{network}", SMALL[network].window)
+    assert (bundle.name, bundle.window) == ("bundle", SMALL[network].window)
     predictor = load_predictor(bundle, torch.device("cpu"))
     predictor.network.double()
     random = torch.Generator().manual_seed(0)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bids_lesion_xai.conventions import EXPERIMENTS, INPUT_METHODS
+from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE, read_bundle
 from bids_lesion_xai.reports.citation import write_citation
 from bids_lesion_xai.reports.methods import bibliography, cited, numbered, paragraph, reference
 from tests.outputs import ONE_SAMPLE, TWO_SESSIONS, publish_outputs
@@ -113,8 +114,11 @@ def test_only_what_was_used_is_cited() -> None:
     keys = cited([paragraph(facts(SkullStripMethod="given"))])
     assert "fisch2023" not in keys
     assert "lesjak2018" not in keys
-    own = {**FACTS["Model"], "Name": "flair_t1w_unet"}
-    assert "lesjak2018" in cited([paragraph(facts(Model=own))])
+    # Nor is it said of another model of the same name what the shipped one was trained on.
+    named = {**FACTS["Model"], "Name": DEFAULT_BUNDLE.name}
+    assert "lesjak2018" not in cited([paragraph(facts(Model=named))])
+    shipped = {**FACTS["Model"], "SHA256": read_bundle(DEFAULT_BUNDLE).sha256}
+    assert "lesjak2018" in cited([paragraph(facts(Model=shipped))])
     assert "adebayo2018" in cited([paragraph(facts(Experiments=list(EXPERIMENTS)))])
 
 

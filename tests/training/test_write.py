@@ -29,6 +29,7 @@ def test_what_training_writes_is_what_inference_reads(tmp_path: Path) -> None:
     write_bundle(
         tmp_path / "bundle",
         network,
+        version="1.0.0",
         trained_on=["a/sub-01"],
         masks_of=["a/sub-01", "a/sub-03"],
         mask_checksums=["ab12", "cd34"],
@@ -120,6 +121,7 @@ def test_metadata_follow_the_schema_of_monai(name: str, tmp_path: Path) -> None:
         write_bundle(
             folder,
             ARCHITECTURES[name].build(),
+            version="1.0.0",
             trained_on=["a/sub-01"],
             masks_of=["a/sub-01"],
             mask_checksums=[],
