@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bids_lesion_xai.training.evaluate import Setting, fit, fit_on_others
+from bids_lesion_xai.training.evaluate import Prediction, Setting, fit, fit_on_others
 from bids_lesion_xai.training.folds import (
     Fold,
     Material,
@@ -68,12 +68,15 @@ class Trial:
         self._chosen = Setting(threshold, peak_threshold=peak_threshold)
         self._peak_threshold = peak_threshold
         self._device, self._output, self._version = device, output, version
+        self._predictions_of_people: list[Prediction] = []
         self._rows: list[dict[str, Any]] = []
 
     def leave_out_each(self, way: str) -> None:
         """Train without each ``person``, or each ``site``, and write what comes of it.
 
         With ``person``, threshold and temperature of the bundle are chosen on the people left out.
+        Who is left out is judged at those that suit the others best, as predicted by the networks
+        without ``person``; at the given threshold if there are none.
         """
         material = self._material_of_folds
         groups = {person: [person] for person in material.people}
@@ -86,9 +89,8 @@ class Trial:
             for name, people in groups.items()
         ]
         if way == "person":
-            self._chosen = fit(
-                [one for fold in folds for one in fold.predictions], self._peak_threshold
-            )
+            self._predictions_of_people = [one for fold in folds for one in fold.predictions]
+            self._chosen = fit(self._predictions_of_people, self._peak_threshold)
         self._judge(way, folds, groups)
 
     def train(self) -> None:
@@ -125,7 +127,9 @@ class Trial:
     def _judge(self, way: str, folds: Sequence[Fold], groups: Mapping[str, Sequence[str]]) -> None:
         predictions = [one for fold in folds for one in fold.predictions]
         free = [one for fold in folds for one in fold.lesion_free]
-        settings = fit_on_others(predictions, groups, self._chosen, self._peak_threshold)
+        settings = fit_on_others(
+            self._predictions_of_people, groups, self._chosen, self._peak_threshold
+        )
         settings |= {one.scan.person: self._chosen for one in free}
         rows = write_results(self._output / "evaluation" / way, predictions, free, settings)
         self._rows += [{"left_out": way, **row} for row in rows]

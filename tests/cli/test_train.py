@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nb
 import numpy as np
@@ -20,7 +21,9 @@ from bids_lesion_xai.explain import explain_lesions
 from bids_lesion_xai.models.bundle import read_bundle
 from bids_lesion_xai.models.inference import load_predictor
 from bids_lesion_xai.models.network import load_network
+from bids_lesion_xai.training import trial
 from bids_lesion_xai.training.architectures import ARCHITECTURES
+from bids_lesion_xai.training.evaluate import Prediction, Setting, fit_on_others
 from bids_lesion_xai.training.scans import load_masks, mask_checksum
 from tests.training.test_synthesis import label_map
 
@@ -75,8 +78,15 @@ def seen_by(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_cross_validation_states_figures_of_people_left_out_alone(
-    dataset: Path, tmp_path: Path
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fitted_on = []
+
+    def spied(predictions: list[Prediction], *others: Any) -> dict[str, Setting]:
+        fitted_on.append({one.scan.person: one.trained_on for one in predictions})
+        return fit_on_others(predictions, *others)
+
+    monkeypatch.setattr(trial, "fit_on_others", spied)
     output = tmp_path / "bundle"
     command = [str(dataset), "--output", str(output), "--cross-validate", "person", "site", *QUICK]
     command += ["--bundle-version", "2.3.4"]
@@ -104,6 +114,8 @@ def test_cross_validation_states_figures_of_people_left_out_alone(
         assert row["trained_on"] == sorted(set(people) - {row["person"]})
     by_site = {row["person"]: row["trained_on"] for row in rows if row["left_out"] == "site"}
     assert by_site["other/sub-01"] == PEOPLE
+    # Both ways, thresholds are chosen on what networks without a person say of this person.
+    assert fitted_on == [{row["person"]: tuple(row["trained_on"]) for row in by_person}] * 2
     assert all(by_site[person] == ["other/sub-01"] for person in PEOPLE)
     metadata = json.loads((output / "configs/metadata.json").read_text())
     assert (metadata["name"], metadata["version"]) == ("bundle", "2.3.4")
