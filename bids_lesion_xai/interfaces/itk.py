@@ -158,7 +158,8 @@ def write_identity(path: Path) -> None:
 def read_motion(transform_file: Path) -> NDArray[np.float64]:
     """Return the matrix, shape (4, 4), of a linear transform between world coordinates (RAS+, mm).
 
-    antspyx maps points as float32, which moves none by more than 1e-4 mm within a head.
+    antspyx maps points as float32, which moves none by more than 1e-4 mm within 500 mm of the
+    world's origin.
     """
     transform = import_ants().read_transform(str(transform_file))
     apart_mm = 100.0

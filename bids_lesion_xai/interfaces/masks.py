@@ -109,8 +109,15 @@ def lesions_on_t1w(
     with naming(path.name):
         require_scanner_grid(mask.grid)
     through = _transform_file(mask.grid, path, space, flag, places)
+    given = mask.values >= 0.5
+    if mask.values.any() and not given.any():
+        message = (
+            f"{path.name} has shares up to {mask.values.max():g}; those from 0.5 on are lesion. "
+            f"Check {flag}."
+        )
+        raise DataError(message)
     to_t1w = np.eye(4) if through is None else np.asarray(np.linalg.inv(read_motion(through)))
-    lesions = move_mask(mask.values >= 0.5, mask.grid, grid, to_t1w)
+    lesions = move_mask(given, mask.grid, grid, to_t1w)
     log.info(
         "%s holds %.1f mL, %.0f %% of it in the brain",
         path.name,
@@ -118,7 +125,7 @@ def lesions_on_t1w(
         100 * (lesions & brain).sum() / max(1, lesions.sum()),
     )
     lesions &= brain
-    if mask.values.any() and not lesions.any():
+    if given.any() and not lesions.any():
         message = (
             f"no lesion of {path.name} lies in the brain of T1w; a mask in the space of FLAIR or "
             f"of T1w of this visit is expected. Check {flag}."

@@ -58,7 +58,7 @@ class Material:
     @property
     def mask_checksums(self) -> list[str]:
         """What tells these masks in datasets of other names; see `scans.mask_checksum`."""
-        return sorted({mask_checksum(mask) for mask in load_masks(self.files) if mask.any()})
+        return sorted({mask_checksum(mask) for mask in load_masks(self.files)} - {""})
 
     @property
     def sites(self) -> dict[str, list[str]]:

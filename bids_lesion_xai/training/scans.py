@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 # What a model learns, and a volume, is of voxels of 1 mm.
 _SPACING_TOLERANCE_MM = 0.05
 _APART_MM = 0.1
+# Of fewer, a mask could be that of somebody else.
+_FEWEST_VOXELS = 30
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,12 @@ def mask_checksum(mask: NDArray[np.bool_]) -> str:
     Returns
     -------
     str
-        SHA-256 of the box around the lesions; empty if there are none, for those masks are all
-        alike.
+        SHA-256 of the box around the lesions; empty if they have so few voxels that masks of
+        others may be the same.
     """
-    (box,) = ndimage.find_objects(mask.astype(np.uint8)) or (None,)
-    if box is None:
+    if np.count_nonzero(mask) < _FEWEST_VOXELS:
         return ""
+    (box,) = ndimage.find_objects(mask.astype(np.uint8))
     content = str(mask[box].shape).encode() + np.packbits(mask[box]).tobytes()
     return hashlib.sha256(content).hexdigest()
 

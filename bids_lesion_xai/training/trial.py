@@ -97,6 +97,7 @@ class Trial:
         """Train the network for users, judge it on the people left out, and write it."""
         left_out = self._left_out
         kept = self._material.without(left_out) if left_out else self._material
+        mask_checksums = kept.mask_checksums
         heads = self._heads_of_folds if left_out else make_heads(kept, self._options)
         network = train_on(kept, heads, self._options, self._device, self._output)
         if left_out:
@@ -108,7 +109,7 @@ class Trial:
             version=self._version,
             trained_on=kept.people,
             masks_of=kept.masks_of,
-            mask_checksums=kept.mask_checksums,
+            mask_checksums=mask_checksums,
             training=self._options,
             fold_steps=self._fold_options.steps,
             setting=self._chosen,

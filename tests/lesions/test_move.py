@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from bids_lesion_xai.imaging.grid import Grid
 from bids_lesion_xai.lesions.label import CONNECTIVITY
@@ -85,6 +86,28 @@ def test_a_lesion_is_moved_as_if_there_were_no_other(seed: int) -> None:
     assert count > 4
     alone = [move_mask(labels == n, SOURCE, target, MOTION) for n in range(1, count + 1)]
     np.testing.assert_array_equal(move_mask(mask, SOURCE, target, MOTION), np.any(alone, axis=0))
+
+
+@pytest.mark.parametrize("size", [(20, 1, 1), (1, 20, 1), (12, 12, 1), (1, 9, 14)], ids=str)
+@pytest.mark.parametrize("shift", [0.3, 0.4, 0.5, 0.6, 0.7])
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("degrees", [0, 1, 5])
+def test_a_thin_lesion_between_voxels_keeps_its_shape(
+    size: tuple[int, int, int], shift: float, axis: int, degrees: float
+) -> None:
+    grid = Grid((40, 40, 40), np.eye(4))
+    mask = np.zeros(grid.shape, bool)
+    mask[tuple(slice(10, 10 + n) for n in size)] = True
+    motion = np.eye(4)
+    motion[:3, :3] = Rotation.from_euler("x", degrees, degrees=True).as_matrix()
+    middle = np.argwhere(mask).mean(0)
+    motion[:3, 3] = middle - motion[:3, :3] @ middle + shift * np.eye(3)[axis]
+    found = np.argwhere(move_mask(mask, grid, grid, motion))
+    assert len(found) == mask.sum()
+    off = found @ motion[:3, :3] - motion[:3, 3] @ motion[:3, :3] - middle
+    assert np.abs(off.mean(0)).max() <= 0.51
+    # No voxel is further from the lesion than half a voxel and half the diagonal of one.
+    assert (np.abs(off) <= np.array(size) / 2 + 0.87).all()
 
 
 @pytest.mark.parametrize("seed", range(4))
