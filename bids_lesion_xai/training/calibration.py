@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 BINS = 15
+_NEUTRAL = 0.5
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 19))
 
 Curve = Mapping[float, float]
@@ -102,13 +103,25 @@ def fit_temperature(
 
 
 def choose_threshold(scores_by_person: Sequence[Curve]) -> float:
-    """Return the threshold with the highest mean score over people.
+    """Return the threshold with the highest mean score over people, or 0.5 if that is as good.
+
+    It is as good unless the mean gain over 0.5 exceeds its standard error over people: the best of
+    many thresholds on a few people is another one by chance, and suits the next person less.
 
     Parameters
     ----------
     scores_by_person : list of dict
-        For each person, the score (mean over sessions) at each threshold, e.g. Dice.
+        For each person, the score (mean over sessions) at each threshold, 0.5 among them, e.g.
+        Dice.
+
+    References
+    ----------
+    The one-standard-error rule of Breiman et al., "Classification and regression trees", 1984.
     """
     thresholds = list(scores_by_person[0])
     means = [np.mean([curve[at] for curve in scores_by_person]) for at in thresholds]
-    return thresholds[int(np.argmax(means))]
+    best = thresholds[int(np.argmax(means))]
+    gains = np.array([curve[best] - curve[_NEUTRAL] for curve in scores_by_person])
+    if len(gains) < 2 or gains.mean() <= gains.std(ddof=1) / np.sqrt(len(gains)):
+        return _NEUTRAL
+    return best

@@ -150,8 +150,8 @@ def fit(predictions: Sequence[Prediction], peak_threshold: float) -> Setting:
     """Return the temperature and the threshold that suit these predictions best.
 
     The temperature is the median over people of the one that is most likely: a single person
-    whose lesions are missed would make a network unsure of everything. The threshold is the one
-    with the largest mean over people of Dice plus lesion-wise F1.
+    whose lesions are missed would make a network unsure of everything. The threshold is
+    `choose_threshold`'s for Dice plus lesion-wise F1.
 
     Parameters
     ----------

@@ -61,6 +61,14 @@ def test_every_scan_weighs_the_same() -> None:
 
 
 def test_the_threshold_is_the_best_for_the_mean_person() -> None:
-    curves = [{0.3: 0.9, 0.5: 0.7, 0.7: 0.0}, {0.3: 0.2, 0.5: 0.5, 0.7: 0.6}]
-    assert choose_threshold(curves) == 0.5
-    assert choose_threshold(curves[:1]) == 0.3
+    curves = [{0.3: 0.9, 0.5: 0.7, 0.7: 0.0}, {0.3: 0.7, 0.5: 0.5, 0.7: 0.8}]
+    assert choose_threshold(curves) == 0.3
+    assert choose_threshold([{**curve, 0.3: 0.0} for curve in curves]) == 0.5
+
+
+@pytest.mark.parametrize(("second", "threshold"), [(0.1, 0.3), (-0.02, 0.5), (-0.15, 0.5)])
+def test_a_gain_that_chance_would_give_moves_no_threshold(second: float, threshold: float) -> None:
+    # Of gains 0.2 and g, mean and standard error are 0.1 + g / 2 and 0.1 - g / 2.
+    curves = [{0.3: 0.5 + gain, 0.5: 0.5} for gain in (0.2, second)]
+    assert choose_threshold(curves) == threshold
+    assert choose_threshold(curves[:1]) == 0.5
