@@ -37,14 +37,8 @@ _WORDS: Mapping[str, type] = {"name": str, "outcome": object}
 
 # Sidecar keys; numbers of visits that differ in one of them do not compare.
 _SETTINGS = (
-    *(
-        "BiasCorrection",
-        "Model",
-        "Threshold",
-        "PeakThreshold",
-        "MinimumVolume_mm3",
-        "Connectivity",
-    ),
+    *("BiasCorrection", "Model"),
+    *("Threshold", "PeakThreshold", "MinimumVolume_mm3", "Connectivity"),
     *("Method", "Aggregation", "Target", "NumberOfSamples", "TargetError"),
     *("NoiseLevel", "NoiseRule", "Baseline"),
 )

@@ -26,8 +26,7 @@ def move_mask(
     Of the voxels of `target` that a lesion overlaps, those with the most overlap are kept, as many
     as its volume is worth, and at least one. A voxel that two lesions share counts once and makes
     them one; a thin lesion may come apart. A cut at one half of an interpolated mask would take
-    the edges off each lesion: a fifth of one of 8 mm3 between grids of 1 mm, and all of it between
-    the centres of thick slices.
+    the edges off small lesions, and all of those between the centres of thick slices.
 
     Parameters
     ----------
