@@ -348,6 +348,11 @@ class LabelledFiles:
     flair: Path | None
     t1w: Path | None
 
+    @property
+    def visit(self) -> str:
+        """Person and session, for messages."""
+        return f"{self.person} {self.session}".rstrip()
+
 
 def find_labelled(dataset: Path) -> list[LabelledFiles]:
     """Return every lesion mask of a derivative dataset, with FLAIR and T1w on its grid.

@@ -5,11 +5,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from bids_lesion_xai.cli.arguments import Formatter, device, file_or_folder, fraction, not_negative
 from bids_lesion_xai.cli.labelled import add_datasets, require_datasets, run_command
 from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3, TTA
-from bids_lesion_xai.errors import NotFoundError
+from bids_lesion_xai.errors import DataError, LesionXaiError, NotFoundError
+
+if TYPE_CHECKING:
+    from bids_lesion_xai.bids.dataset import LabelledFiles
+    from bids_lesion_xai.models.inference import Predictor
+    from bids_lesion_xai.training.evaluate import Prediction
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +80,9 @@ def _run(options: argparse.Namespace) -> None:
     from bids_lesion_xai.models.bundle import read_bundle
     from bids_lesion_xai.models.inference import load_predictor
     from bids_lesion_xai.models.network import allow_tf32, check_network, choose_device
-    from bids_lesion_xai.training.evaluate import Setting, predict
+    from bids_lesion_xai.training.evaluate import Setting
     from bids_lesion_xai.training.results import write_results
-    from bids_lesion_xai.training.scans import load_scans, load_unseen
+    from bids_lesion_xai.training.scans import unseen
 
     require_datasets(options.datasets)
     bundle = read_bundle(options.model)
@@ -84,12 +91,13 @@ def _run(options: argparse.Namespace) -> None:
     allow_tf32(allowed=False)
     predictor = load_predictor(bundle, choose_device(options.device), flip=options.tta == "flip")
     found = [entry for dataset in options.datasets for entry in find_labelled(dataset)]
-    scans = load_scans(found) if options.people_of_training else load_unseen(found, bundle)
-    if not scans:
-        people = sorted({entry.person for entry in found if entry.flair and entry.t1w})
+    scans = [entry for entry in found if entry.flair and entry.t1w]
+    chosen = scans if options.people_of_training else unseen(scans, bundle)
+    if not chosen:
+        people = ", ".join(sorted({entry.person for entry in scans})) or "nobody"
         message = (
             "No scan with FLAIR, T1w and lesion mask was found of a person whom the model was not "
-            f"trained on (found: {', '.join(people) or 'nobody'}). See --people-of-training."
+            f"trained on (found: {people}). See --people-of-training."
         )
         raise NotFoundError(message)
     stated = (getattr(options, name, None) for name in ("threshold", "peak_threshold"))
@@ -97,7 +105,35 @@ def _run(options: argparse.Namespace) -> None:
     setting = Setting(threshold, min_volume_mm3=options.min_lesion_volume, peak_threshold=peak)
     # Fails now, not when everything is segmented.
     options.output.mkdir(parents=True, exist_ok=True)
-    predictions = predict(predictor, scans, bundle.trained_on)
-    settings = {scan.person: setting for scan in scans}
+    settings = {entry.person: setting for entry in chosen}
+    failed: list[DataError] = []
+    predictions = _predictions(chosen, predictor, bundle.trained_on, failed)
     write_results(options.output, predictions, [], settings)
     log.info("wrote %s", options.output)
+    if failed:
+        reasons = "\n".join(map(str, failed))
+        message = f"{len(failed)} of {len(chosen)} scans could not be evaluated:\n{reasons}"
+        raise LesionXaiError(message)
+
+
+def _predictions(
+    files: Sequence[LabelledFiles],
+    predictor: Predictor,
+    trained_on: Sequence[str],
+    failed: list[DataError],
+) -> Iterator[Prediction]:
+    """Yield what a network says of each scan, so that one at a time is in memory.
+
+    `failed` receives why scans cannot be read or segmented; where none can, the first is raised.
+    """
+    from bids_lesion_xai.training.evaluate import predict
+    from bids_lesion_xai.training.scans import load_scans
+
+    for number, entry in enumerate(files, 1):
+        log.info("scan %d of %d", number, len(files))
+        try:
+            yield from predict(predictor, load_scans([entry]), trained_on)
+        except DataError as error:
+            failed.append(error)
+    if len(failed) == len(files):
+        raise failed[0]

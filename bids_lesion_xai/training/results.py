@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,8 @@ _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00")
 
 def write_results(
     folder: Path,
-    predictions: Sequence[Prediction],
-    lesion_free: Sequence[Prediction],
+    predictions: Iterable[Prediction],
+    lesion_free: Iterable[Prediction],
     settings: Mapping[str, Setting],
 ) -> list[dict[str, Any]]:
     """Write tables and a figure of how well scans are segmented, and return the rows of the scans.
@@ -49,8 +49,8 @@ def write_results(
     folder : Path
         Receives `scans.tsv`, `people.tsv`, `lesion_sizes.tsv`, `reliability.tsv` and
         `evaluation.png`, and `lesion_free.tsv` if there is such a head.
-    predictions, lesion_free : list of Prediction
-        Of real scans, and of synthetic heads without a lesion.
+    predictions, lesion_free : iterable of Prediction
+        Of real scans, and of synthetic heads without a lesion. Of each, only figures are kept.
     settings : dict of Setting
         For each person.
 

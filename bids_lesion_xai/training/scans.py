@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,30 +71,24 @@ def load_scans(files: Iterable[LabelledFiles]) -> list[LabelledScan]:
     for entry in files:
         if entry.flair is None or entry.t1w is None:
             continue
-        with naming(entry.person):
+        with naming(entry.visit):
             scans.append(_load_scan(entry, entry.flair, entry.t1w))
-        n_voxels = scans[-1].lesions.sum()
-        log.info("read %s %s: %d lesion voxels", entry.person, entry.session, n_voxels)
+        log.info("read %s: %d lesion voxels", entry.visit, scans[-1].lesions.sum())
     return scans
 
 
-def load_unseen(files: Iterable[LabelledFiles], bundle: Bundle) -> list[LabelledScan]:
-    """Read the scans of everybody whom a model was not trained on.
+def unseen(files: Sequence[LabelledFiles], bundle: Bundle) -> list[LabelledFiles]:
+    """Return the entries of everybody whom a model was not trained on.
 
     Its people are told by their names and, in a dataset that is called otherwise, by their lesion
-    masks.
-
-    Raises
-    ------
-    DataError
-        As `load_scans`.
+    masks; a mask that cannot be read tells nobody.
     """
-    scans = load_scans(entry for entry in files if entry.person not in bundle.trained_on)
-    seen = {scan.person for scan in scans if mask_checksum(scan.lesions) in bundle.trained_masks}
+    others = [entry for entry in files if entry.person not in bundle.trained_on]
+    seen = {entry.person for entry in others if _checksum(entry) in bundle.trained_masks}
     if seen:
         people = ", ".join(sorted(seen))
         log.info("%s: left out, the model was trained on their masks", people)
-    return [scan for scan in scans if scan.person not in seen]
+    return [entry for entry in others if entry.person not in seen]
 
 
 def mask_checksum(mask: NDArray[np.bool_]) -> str:
@@ -127,7 +121,7 @@ def load_masks(files: Iterable[LabelledFiles]) -> list[NDArray[np.bool_]]:
     """
     masks = []
     for entry in files:
-        with naming(entry.person):
+        with naming(entry.visit):
             masks.append(read_1mm(entry.mask)[0] > 0)
     return masks
 
@@ -152,6 +146,13 @@ def read_1mm(path: Path) -> tuple[NDArray[np.float32], Grid]:
         message = f"{path.name} has voxels of {sizes} mm; resample all images to 1 mm."
         raise DataError(message)
     return np.asarray(image.dataobj, np.float32), Grid(image.shape, image.affine)
+
+
+def _checksum(entry: LabelledFiles) -> str:
+    try:
+        return mask_checksum(read_1mm(entry.mask)[0] > 0)
+    except DataError:
+        return ""
 
 
 def _load_scan(entry: LabelledFiles, flair: Path, t1w: Path) -> LabelledScan:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -221,6 +222,47 @@ def test_an_output_that_cannot_be_made_is_told_before_anything_is_segmented(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("bids-lesion-xai-evaluate: ")
     assert "file/out" in last
+
+
+def spoil(dataset: Path, person: str) -> None:
+    (flair,) = (dataset.parent / person).rglob("*FLAIR.nii.gz")
+    flair.write_bytes(flair.read_bytes()[:100])
+
+
+def test_one_broken_scan_does_not_stop_the_others(
+    model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(dataset, PEOPLE[0])
+    command = [str(model), str(dataset), "--output", str(tmp_path / "out")]
+    assert main(command) == 1
+    *_, count, reason = capsys.readouterr().err.splitlines()
+    assert count.endswith("1 of 2 scans could not be evaluated:")
+    assert reason.startswith(f"{PEOPLE[0]}: ")
+    assert pd.read_csv(tmp_path / "out/scans.tsv", sep="\t")["person"].tolist() == PEOPLE[1:]
+    spoil(dataset, PEOPLE[1])
+    shutil.rmtree(tmp_path / "out")
+    assert main(command) == 65
+    assert PEOPLE[0] in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_broken_mask_is_told_and_makes_nobody_known(
+    model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = find_labelled(dataset)
+    trained_on(model, [], mask_checksums=[mask_checksum(load_masks(entries)[1])])
+    entries[0].mask.write_bytes(b"no image")
+    assert main([str(model), str(dataset), "--output", str(tmp_path / "out")]) == 65
+    assert f"{PEOPLE[0]}: " in capsys.readouterr().err
+
+
+def test_one_scan_at_a_time_is_read(
+    model: Path, dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert main([str(model), str(dataset), "--output", str(tmp_path / "out")]) == 0
+    told = [message.split()[0] for message in caplog.messages]
+    assert [word for word in told if word in ("read", "segmented")] == ["read", "segmented"] * 2
 
 
 @pytest.mark.parametrize("command", ["evaluate", "train"])
