@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_lesion_xai.cli.arguments import (
@@ -171,10 +174,31 @@ def _run(options: argparse.Namespace) -> None:
         version=options.bundle_version,
         output=options.output,
     )
-    # With person, a threshold is chosen, at which the lesion-free heads of sites are judged, too.
-    for way in sorted(set(options.cross_validate)):
-        trial.leave_out_each(way)
-    trial.train()
+    with _alone_in(options.output):
+        # With person, a threshold is chosen, at which lesion-free heads of sites are judged, too.
+        for way in sorted(set(options.cross_validate)):
+            trial.leave_out_each(way)
+        trial.train()
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep a folder from a second training, which would write over the checkpoints of the first.
+
+    Raises
+    ------
+    UsageError
+        A training is at work there.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "training.lock", blocking=False):
+            yield
+    except Timeout as error:
+        message = f"--output {folder}: another training is at work there. Name another folder."
+        raise UsageError(message) from error
 
 
 def _check(options: argparse.Namespace) -> None:

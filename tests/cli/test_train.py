@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 
 from bids_lesion_xai.bids.dataset import find_labelled
 from bids_lesion_xai.cli.train import main
@@ -74,6 +75,19 @@ def evaluation(bundle: Path) -> list[dict]:
 def seen_by(folder: Path) -> list[str]:
     """Return the people whose images were given to the training of a checkpoint."""
     return torch.load(folder / "checkpoint.pt", weights_only=True)["recipe"]["people"]
+
+
+def test_two_trainings_in_one_folder_are_kept_apart(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "bundle"
+    output.mkdir()
+    command = [str(dataset), "--output", str(output), *QUICK]
+    with FileLock(output / "training.lock"):
+        assert main(command) == 2
+    assert "another training is at work there" in capsys.readouterr().err
+    assert not (output / "checkpoint.pt").exists()
+    assert main(command) == 0
 
 
 @pytest.mark.slow
