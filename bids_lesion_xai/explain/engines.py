@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.networks.nets import UNet
+from torch.utils.checkpoint import checkpoint
 
 from bids_lesion_xai.errors import UsageError
 from bids_lesion_xai.explain.box import Box, Indices
@@ -267,16 +268,27 @@ class WindowEngine:
         )
         total = values.new_zeros(target.shape)
         parts = []
-        for box in self.windows(target, piece.extent):
+        windows = self.windows(target, piece.extent)
+        for box in windows:
             common = box.intersection(target)
             weight = importance[common.slices(box.start)]
             total[common.slices(target.start)] += weight
-            logits = evaluate(self.network, values[(..., *box.slices(piece.start))])
+            logits = self._of_window(values[(..., *box.slices(piece.start))], len(windows))
             part = Piece(
                 logits[(..., *common.slices(box.start))] * weight, common.start, piece.extent
             )
             parts.append(part.cut(target))
         return torch.stack(parts).sum(0) / total
+
+    def _of_window(self, image: torch.Tensor, n_windows: int) -> torch.Tensor:
+        """Return the logits of a window; of several, each is evaluated again for its gradients.
+
+        So one window's feature maps are in memory, however many overlap the target.
+        """
+        if n_windows == 1 or not image.requires_grad:
+            return evaluate(self.network, image)
+        logits: torch.Tensor = checkpoint(evaluate, self.network, image, use_reentrant=False)
+        return logits
 
     def groups(self, voxels: torch.Tensor) -> list[torch.Tensor]:
         return [torch.arange(len(voxels), device=voxels.device)]

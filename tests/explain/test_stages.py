@@ -251,6 +251,27 @@ def test_a_unet_of_another_norm_is_padded_to_its_strides_too(
     )
 
 
+def test_the_feature_maps_of_one_window_are_kept_however_many_there_are() -> None:
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    engine = choose_engine(random_unet(), "window", None, (8, 8, 8), 0.25)
+    piece = Piece(torch.rand(1, 2, 20, 20, 20, dtype=torch.float64), (0, 0, 0), (20, 20, 20))
+    voxels = []
+    for side in (1, 20):
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            _, pull = engine.run(piece, Box((0, 0, 0), (side,) * 3))
+        # Of every window its input is kept, part of the image, and its weights.
+        voxels.append(sum(one.numel() for one in kept))
+        assert pull
+    one_window, all_windows = voxels
+    assert all_windows < 27 * one_window / 2
+
+
 def test_engines_are_chosen_by_name() -> None:
     network = random_unet()
     names = {"auto": "pruned", "pruned": "pruned", "crop": "crop", "whole": "whole"}
