@@ -48,7 +48,6 @@ CEREBELLAR_WHITE_MATTER = "cerebellar white matter"
 BRAINSTEM = "brainstem"
 CORTEX = "cortex"
 VENTRICLES = "lateral ventricles"
-CAPS = "periventricular caps"
 CHOROID_PLEXUS = "choroid plexus"
 VESSELS = "vessels"
 
@@ -56,7 +55,9 @@ VESSELS = "vessels"
 # FLAIR, limbic cortex is brighter than the rest.
 STRUCTURES = (
     Structure(OUTSIDE, (0,)),
-    Structure(WHITE_MATTER, (2, 41)),
+    # With 25 and 57, lesions of the people that the maps were made from, none of which is to be
+    # seen in a head without lesions.
+    Structure(WHITE_MATTER, (2, 41, 25, 57)),
     Structure(CORTEX, (3, 42), 1.0),
     Structure(VENTRICLES, (4, 43, 72)),
     Structure(FLUID, (5, 14, 15, 24, 44)),
@@ -72,7 +73,6 @@ STRUCTURES = (
     Structure("accumbens", (26, 58), 1.0, 0.05),
     Structure("ventral diencephalon", (28, 60), 0.4, 0.05),
     Structure("optic chiasm", (85,), 0.6, 0.1),
-    Structure(CAPS, (25, 57)),
     Structure(VESSELS, (30, 62)),
     Structure(CHOROID_PLEXUS, (136, 137, 163, 164)),
     *(

@@ -38,7 +38,6 @@ _WHERE_LESIONS_LIE = (
     parts.WHITE_MATTER,
     parts.CEREBELLAR_WHITE_MATTER,
     parts.BRAINSTEM,
-    parts.CAPS,
     "ventral diencephalon",
 )
 
@@ -188,7 +187,6 @@ def _contrasts(anatomy: NDArray[np.uint8], rng: np.random.Generator) -> Image:
     bright = rng.uniform(1.0, 2.2) if contrast_agent else rng.uniform(0.4, 0.9)
     means[:, NUMBER[parts.CHOROID_PLEXUS]] = rng.uniform(0.6, 1.6), bright
     means[:, NUMBER[parts.VESSELS]] = rng.uniform(0.1, 1.0), bright
-    means[0, NUMBER[parts.CAPS]] += rng.uniform(0.0, 0.35)
 
     return np.stack([_textured(channel[anatomy], rng) for channel in means])
 
@@ -213,7 +211,7 @@ def _blurred(images: Image, rng: np.random.Generator) -> Image:
 def _add_artefacts(images: Image, anatomy: NDArray[np.uint8], rng: np.random.Generator) -> None:
     """Brighten FLAIR, in place, where lesions are often seen and are none."""
     flair = images[0]
-    white = np.isin(anatomy, [NUMBER[parts.WHITE_MATTER], NUMBER[parts.CAPS]])
+    white = anatomy == NUMBER[parts.WHITE_MATTER]
     fluid = np.isin(anatomy, [NUMBER[parts.FLUID], NUMBER[parts.VENTRICLES]])
     near = _around_ventricles(anatomy)
     ventricles = anatomy[near] == NUMBER[parts.VENTRICLES]
@@ -224,15 +222,22 @@ def _add_artefacts(images: Image, anatomy: NDArray[np.uint8], rng: np.random.Gen
     # The septum: what lies between the two lateral ventricles.
     septum = ndimage.binary_closing(ventricles, iterations=4) & ~ventricles
     flair[near] += rng.uniform(0.0, 0.5) * ndimage.gaussian_filter(septum.astype(np.float32), 0.6)
-    # Dirty white matter, bright cortex, and fluid that was not suppressed where it flows.
-    flair += rng.uniform(0.0, 0.12) * _blobs(anatomy.shape, 12, 0.5, rng) * white
+    # Dirty white matter, bright cortex, and fluid that was not suppressed where it flows. Neither
+    # tissue is small, bright and sharp anywhere, for that is a lesion.
     cortex = anatomy == NUMBER[parts.CORTEX]
-    flair += rng.uniform(0.0, 0.5) * _blobs(anatomy.shape, 8, 0.5, rng) * cortex
+    for tissue in (white, cortex):
+        flair += rng.uniform(0.0, 0.12) * _blobs(anatomy.shape, 12, 0.5, rng) * tissue
     flair += rng.uniform(0.0, 1.0) * _blobs(anatomy.shape, 6, 1.5, rng) * fluid
-    # Vessels in the sulci and perivascular spaces: small points, bright or dark.
+    # Vessels in the sulci and perivascular spaces: small points, bright or dark. In white matter
+    # they are full of fluid: what is bright on FLAIR there is a lesion.
     points = (rng.random(anatomy.shape, np.float32) < rng.uniform(0, 0.001)) & (anatomy > 0)
-    points_smooth = ndimage.gaussian_filter(points.astype(np.float32), 0.7)
-    images += rng.uniform(-3, 3, (2, 1, 1, 1)).astype(np.float32) * points_smooth
+    flair_change, t1w_change = rng.uniform(-3, 3, 2).tolist()
+    flair += flair_change * _points(points & ~white if flair_change > 0 else points)
+    images[1] += t1w_change * _points(points)
+
+
+def _points(where: Mask) -> Image:
+    return np.asarray(ndimage.gaussian_filter(where.astype(np.float32), 0.7))
 
 
 def _around_ventricles(anatomy: NDArray[np.uint8]) -> tuple[slice, ...]:

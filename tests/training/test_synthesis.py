@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bids_lesion_xai.errors import DataError, NotFoundError
 from bids_lesion_xai.training import anatomy as parts
+from bids_lesion_xai.training import synthesis
 from bids_lesion_xai.training.anatomy import NUMBER, load_anatomies, load_anatomy, tissue
 from bids_lesion_xai.training.folds import Material
 from bids_lesion_xai.training.synthesis import synthesise, synthetic_heads
@@ -165,3 +166,36 @@ def test_sulci_are_open_in_some_heads_and_closed_in_others(tmp_path: Path) -> No
         filled.append((flair[sulcus & (radius < 14)].mean() - dark) / (bright - dark))
     assert min(filled) < 0.5
     assert max(filled) > 0.9
+
+
+@pytest.mark.parametrize("label", [25, 57])
+def test_lesions_of_the_people_of_the_label_maps_are_not_to_be_seen(
+    tmp_path: Path, anatomy: NDArray[np.uint8], label: int
+) -> None:
+    labels = label_map()
+    labels[24:28, 14:18, 14:18][labels[24:28, 14:18, 14:18] == 41] = label
+    assert (labels == label).sum() > 20
+    with_lesion = load_anatomy(write(tmp_path, labels))
+    heads = [synthesise(one, np.random.default_rng(0), name="") for one in (anatomy, with_lesion)]
+    assert np.array_equal(heads[0].image, heads[1].image)
+    assert np.array_equal(heads[0].hosts, heads[1].hosts)
+
+
+def test_no_point_in_white_matter_is_bright_on_flair(
+    anatomy: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a point could not be told from a small lesion."""
+    seen = []
+
+    def recorded(where: NDArray[np.bool_]) -> NDArray[np.float32]:
+        seen.append(where.copy())
+        return np.zeros(where.shape, np.float32)
+
+    monkeypatch.setattr(synthesis, "_points", recorded)
+    white = anatomy == NUMBER[parts.WHITE_MATTER]
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        synthesis._add_artefacts(np.ones((2, *anatomy.shape), np.float32), anatomy, rng)
+    without_white = [not (where & white).any() for where in seen[::2]]
+    assert 5 < sum(without_white) < 25
+    assert all((where & white).any() for where in seen[1::2] if where.sum() > 50)

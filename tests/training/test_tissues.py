@@ -27,7 +27,6 @@ EXAMPLES = {
     "white matter": WHITE_MATTER,
     "brainstem": WHITE_MATTER,
     "pallidum": WHITE_MATTER,
-    "periventricular caps": WHITE_MATTER,
     "vessels": OTHER,
     "choroid plexus": OTHER,
     "extracerebral 515": OTHER,
