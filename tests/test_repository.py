@@ -89,7 +89,7 @@ def _figures_of_scans(rows: list[dict[str, Any]]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     mean = by_person(rows).iloc[-1]
     cells = ["mean of people", *(f"{mean[key]:.2f}" for key in ("dice", "normalised_dice", "f1"))]
-    cells += ["", f"{mean['n_false_positive']:.0f}, {mean['n_false_positive_over_10mm3']:.0f}"]
+    cells += ["", f"{mean['n_false_positive']:.1f}, {mean['n_false_positive_over_10mm3']:.1f}"]
     cells += ["", "", f"{mean['surface_distance_mm']:.1f}"]
     lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

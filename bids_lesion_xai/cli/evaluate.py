@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from bids_lesion_xai import __version__
 from bids_lesion_xai.cli.arguments import Formatter, device, file_or_folder, fraction, not_negative
-from bids_lesion_xai.cli.labelled import add_datasets, require_datasets, run_command
+from bids_lesion_xai.cli.labelled import add_datasets, make_output, require_datasets, run_command
 from bids_lesion_xai.conventions import DEFAULT_MIN_VOLUME_MM3, TTA
 from bids_lesion_xai.errors import DataError, LesionXaiError, NotFoundError
 
@@ -81,7 +83,7 @@ def _run(options: argparse.Namespace) -> None:
     from bids_lesion_xai.models.inference import load_predictor
     from bids_lesion_xai.models.network import allow_tf32, check_network, choose_device
     from bids_lesion_xai.training.evaluate import Setting
-    from bids_lesion_xai.training.results import write_results
+    from bids_lesion_xai.training.results import clear_results, write_results
     from bids_lesion_xai.training.scans import unseen
 
     require_datasets(options.datasets)
@@ -92,6 +94,10 @@ def _run(options: argparse.Namespace) -> None:
     predictor = load_predictor(bundle, choose_device(options.device), flip=options.tta == "flip")
     found = [entry for dataset in options.datasets for entry in find_labelled(dataset)]
     scans = [entry for entry in found if entry.flair and entry.t1w]
+    for entry in found:
+        if entry not in scans:
+            missing = "FLAIR" if entry.flair is None else "T1w"
+            log.info("%s: left out, there is no %s on the grid of the mask", entry.visit, missing)
     chosen = scans if options.people_of_training else unseen(scans, bundle)
     if not chosen:
         people = ", ".join(sorted({entry.person for entry in scans})) or "nobody"
@@ -104,9 +110,21 @@ def _run(options: argparse.Namespace) -> None:
     threshold, peak = bundle.thresholds(*stated)
     setting = Setting(threshold, min_volume_mm3=options.min_lesion_volume, peak_threshold=peak)
     # Fails now, not when everything is segmented.
-    options.output.mkdir(parents=True, exist_ok=True)
+    make_output(options.output)
+    clear_results(options.output)
     settings = {entry.person: setting for entry in chosen}
     failed: list[DataError] = []
+    made_by = {
+        "GeneratedBy": {"Name": "bids_lesion_xai", "Version": __version__},
+        "Model": {"Name": bundle.name, "Version": bundle.version, "SHA256": bundle.sha256},
+        "TestTimeAugmentation": options.tta,
+        "Threshold": threshold,
+        "PeakThreshold": peak,
+        "MinimumVolume": options.min_lesion_volume,
+        "Datasets": [dataset.resolve().name for dataset in options.datasets],
+    }
+    text = json.dumps(made_by, indent=2) + "\n"
+    (options.output / "evaluation.json").write_text(text, encoding="utf-8")
     predictions = _predictions(chosen, predictor, bundle.trained_on, failed)
     write_results(options.output, predictions, [], settings)
     log.info("wrote %s", options.output)
@@ -124,7 +142,7 @@ def _predictions(
 ) -> Iterator[Prediction]:
     """Yield what a network says of each scan, so that one at a time is in memory.
 
-    `failed` receives why scans cannot be read or segmented; where none can, the first is raised.
+    `failed` receives why scans cannot be read or segmented; where none can, this is raised.
     """
     from bids_lesion_xai.training.evaluate import predict
     from bids_lesion_xai.training.scans import load_scans
@@ -136,4 +154,4 @@ def _predictions(
         except DataError as error:
             failed.append(error)
     if len(failed) == len(files):
-        raise failed[0]
+        raise DataError("\n".join(map(str, failed)))

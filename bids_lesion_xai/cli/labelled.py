@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from bids_lesion_xai.cli.arguments import file_or_folder
 from bids_lesion_xai.cli.user import complete_user
@@ -17,6 +18,7 @@ from bids_lesion_xai.errors import (
     OUT_OF_MEMORY,
     LesionXaiError,
     NotFoundError,
+    OutputError,
     UsageError,
     is_starved,
 )
@@ -56,6 +58,23 @@ def require_datasets(datasets: Sequence[Path]) -> None:
                 "one person. Name each dataset once, and rename folders that differ."
             )
             raise UsageError(message)
+
+
+def make_output(folder: Path) -> None:
+    """Make a folder, with those it lies in, and try to write into it.
+
+    Raises
+    ------
+    OutputError
+        It cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        message = f"--output {folder} cannot be written ({error.strerror}). Name another folder."
+        raise OutputError(message) from error
 
 
 def run_command(

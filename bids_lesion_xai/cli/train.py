@@ -20,12 +20,16 @@ from bids_lesion_xai.cli.arguments import (
     positive,
     whole,
 )
-from bids_lesion_xai.cli.labelled import add_datasets, require_datasets, run_command
+from bids_lesion_xai.cli.labelled import add_datasets, make_output, require_datasets, run_command
 from bids_lesion_xai.errors import NotFoundError, UsageError
 from bids_lesion_xai.training.options import LOSS_NAMES, NETWORKS, TrainingOptions
 
 if TYPE_CHECKING:
     from bids_lesion_xai.training.folds import Material
+
+_LOCK = "training.lock"
+# Any of these is in the folder of a training from its start on.
+_OF_A_TRAINING = (_LOCK, "checkpoint.pt", "folds")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -188,13 +192,20 @@ def _alone_in(folder: Path) -> Iterator[None]:
     Raises
     ------
     UsageError
-        A training is at work there.
+        A training is at work there, or it holds files, and none of a training.
     """
     from filelock import FileLock, Timeout
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_output(folder)
+    content = {path.name for path in folder.iterdir()}
+    if content and not content & set(_OF_A_TRAINING):
+        message = (
+            f"--output {folder}: the folder holds {min(content)} and no training; nothing is "
+            "written beside what is of others. Name a new folder."
+        )
+        raise UsageError(message)
     try:
-        with FileLock(folder / "training.lock", blocking=False):
+        with FileLock(folder / _LOCK, blocking=False):
             yield
     except Timeout as error:
         message = f"--output {folder}: another training is at work there. Name another folder."

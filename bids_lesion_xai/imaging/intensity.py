@@ -24,7 +24,7 @@ def brain_moments(values: NDArray[np.float32], brain: NDArray[np.bool_]) -> tupl
     """
     inside = values[brain].astype(np.float64)
     if inside.size == 0:
-        message = "The brain mask is empty. Check the image, or try another --skull-strip."
+        message = "The brain mask is empty, or the image 0 everywhere. Look at both."
         raise DataError(message)
     mean, deviation = float(inside.mean()), float(inside.std())
     if deviation <= 1e-6 * max(abs(mean), 1e-6):

@@ -34,6 +34,8 @@ _MOST_VOXELS = 5e8
 _BYTES_AT_ONCE = 2**22
 # Squares and sums over an image of such values still fit into float32.
 _LARGEST = 1e15
+# From this share of a voxel on, it belongs to a mask.
+MARKED_FROM = 0.5
 
 
 def load(path: Path, dtype: type[np.generic] = np.float32) -> tuple[NDArray[Any], Grid]:
@@ -59,6 +61,47 @@ def load(path: Path, dtype: type[np.generic] = np.float32) -> tuple[NDArray[Any]
     """
     scan = load_with_notes(path, dtype)
     return scan.values, scan.grid
+
+
+def load_mask(path: Path, advice: str) -> tuple[NDArray[np.float32], Grid]:
+    """Read a mask as shares from 0 to 1.
+
+    Parameters
+    ----------
+    path : Path
+        Of 0 and one other value, or of shares.
+    advice : str
+        What to do where it is no mask, for messages.
+
+    Returns
+    -------
+    shares : float32 array, shape (X, Y, Z)
+        Those from one half on are marked.
+    grid : Grid
+
+    Raises
+    ------
+    DataError
+        The image cannot be read, has other values, or has shares and marks nothing.
+    """
+    values, grid = load(path)
+    low, high = float(values.min()), float(values.max())
+    levels = np.unique(values)
+    if low == 0 and len(levels) <= 2:
+        return (values > 0).astype(np.float32), grid
+    if low != 0 or high > 1:
+        message = (
+            f"{path.name} has {len(levels)} different values from {low:g} to {high:g}; 0 and one "
+            f"other, or shares from 0 to 1, are expected of a mask. {advice}"
+        )
+        raise DataError(message)
+    if high < MARKED_FROM:
+        message = (
+            f"{path.name} has shares up to {high:g}; those from {MARKED_FROM:g} on are marked. "
+            f"{advice}"
+        )
+        raise DataError(message)
+    return values, grid
 
 
 @dataclass(frozen=True)

@@ -61,18 +61,7 @@ def read_mask(path: Path, flag: str) -> Image:
     DataError
         It cannot be read, or is no mask.
     """
-    values, grid = nifti.load(path)
-    low, high = float(values.min()), float(values.max())
-    levels = np.unique(values)
-    if low == 0 and len(levels) <= 2:
-        return Image((values > 0).astype(np.float32), grid)
-    if low == 0 and high <= 1:
-        return Image(values, grid)
-    message = (
-        f"{path.name} has {len(levels)} different values from {low:g} to {high:g}; 0 and one "
-        f"other, or shares from 0 to 1, are expected of a mask. Check {flag}."
-    )
-    raise DataError(message)
+    return Image(*nifti.load_mask(path, f"Check {flag}."))
 
 
 def lesions_on_t1w(
@@ -109,13 +98,7 @@ def lesions_on_t1w(
     with naming(path.name):
         require_scanner_grid(mask.grid)
     through = _transform_file(mask.grid, path, space, flag, places)
-    given = mask.values >= 0.5
-    if mask.values.any() and not given.any():
-        message = (
-            f"{path.name} has shares up to {mask.values.max():g}; those from 0.5 on are lesion. "
-            f"Check {flag}."
-        )
-        raise DataError(message)
+    given = mask.values >= nifti.MARKED_FROM
     to_t1w = np.eye(4) if through is None else np.asarray(np.linalg.inv(read_motion(through)))
     lesions = move_mask(given, mask.grid, grid, to_t1w)
     log.info(

@@ -32,8 +32,19 @@ AVERAGED = (
     "calibration_error",
 )
 
+_FIGURE = "evaluation.png"
+_FILES = (
+    *("scans.tsv", "people.tsv", "lesion_sizes.tsv", "reliability.tsv", "lesion_free.tsv"),
+    _FIGURE,
+)
 # Told apart by colour-blind readers (Okabe and Ito, "Color universal design", 2008).
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00")
+
+
+def clear_results(folder: Path) -> None:
+    """Remove what `write_results` wrote into a folder before."""
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_results(
@@ -71,22 +82,25 @@ def write_results(
             curves += [{**who, "log_odds": stage, **one} for one in curve(prediction, temperature)]
     free = [figures(one, settings[one.scan.person])[0] for one in lesion_free]
     tables = {
-        "scans": pd.DataFrame(
-            [{**row, "trained_on": ", ".join(row["trained_on"])} for row in rows]
-        ),
+        "scans": _of_scans(rows),
         "people": by_person(rows),
         "lesion_sizes": pd.DataFrame(sizes),
         "reliability": pd.DataFrame(curves),
     }
     if free:
-        columns = ["person", "n_false_positive", "n_false_positive_over_10mm3", "volume_mm3"]
-        tables["lesion_free"] = pd.DataFrame(free)[columns]
+        columns = ["person", "trained_on"]
+        columns += ["n_false_positive", "n_false_positive_over_10mm3", "volume_mm3"]
+        tables["lesion_free"] = _of_scans(free)[columns]
     for name, table in tables.items():
         table.to_csv(
             folder / f"{name}.tsv", sep="\t", index=False, na_rep="n/a", float_format="%.6g"
         )
-    draw(tables).savefig(folder / "evaluation.png", dpi=150)
+    draw(tables).savefig(folder / _FIGURE, dpi=150)
     return [*rows, *free]
+
+
+def _of_scans(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame([{**row, "trained_on": ", ".join(row["trained_on"])} for row in rows])
 
 
 def by_person(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -83,12 +83,14 @@ def unseen(files: Sequence[LabelledFiles], bundle: Bundle) -> list[LabelledFiles
     Its people are told by their names and, in a dataset that is called otherwise, by their lesion
     masks; a mask that cannot be read tells nobody.
     """
-    others = [entry for entry in files if entry.person not in bundle.trained_on]
-    seen = {entry.person for entry in others if _checksum(entry) in bundle.trained_masks}
-    if seen:
-        people = ", ".join(sorted(seen))
-        log.info("%s: left out, the model was trained on their masks", people)
-    return [entry for entry in others if entry.person not in seen]
+    named = {entry.person for entry in files} & set(bundle.trained_on)
+    others = [entry for entry in files if entry.person not in named]
+    known = {entry.person for entry in others if _checksum(entry) in bundle.trained_masks}
+    for person in sorted(named):
+        log.info("%s: left out, the model was trained on a person of this name", person)
+    for person in sorted(known):
+        log.info("%s: left out, the model was trained on a mask of this person", person)
+    return [entry for entry in others if entry.person not in known]
 
 
 def mask_checksum(mask: NDArray[np.bool_]) -> str:
@@ -117,12 +119,12 @@ def load_masks(files: Iterable[LabelledFiles]) -> list[NDArray[np.bool_]]:
     Raises
     ------
     DataError
-        A mask cannot be read, or has no voxels of 1 mm.
+        A mask cannot be read, is none, or has no voxels of 1 mm.
     """
     masks = []
     for entry in files:
         with naming(entry.visit):
-            masks.append(read_1mm(entry.mask)[0] > 0)
+            masks.append(_read_lesions(entry.mask)[0])
     return masks
 
 
@@ -139,7 +141,18 @@ def read_1mm(path: Path) -> tuple[NDArray[np.float32], Grid]:
     DataError
         The image cannot be read, or has other voxels.
     """
-    values, grid = nifti.load(path)
+    return _on_1mm(path, *nifti.load(path))
+
+
+def _read_lesions(path: Path) -> tuple[NDArray[np.bool_], Grid]:
+    """Read a lesion mask as `read_1mm` reads an image, and as the app reads one."""
+    shares, grid = _on_1mm(path, *nifti.load_mask(path, "Look at it."))
+    return shares >= nifti.MARKED_FROM, grid
+
+
+def _on_1mm(
+    path: Path, values: NDArray[np.float32], grid: Grid
+) -> tuple[NDArray[np.float32], Grid]:
     image = nb.as_closest_canonical(nb.Nifti1Image(values, grid.affine))
     if max(abs(mm - 1) for mm in grid.spacing_mm) > _SPACING_TOLERANCE_MM:
         sizes = " x ".join(f"{mm:.3g}" for mm in grid.spacing_mm)
@@ -150,13 +163,13 @@ def read_1mm(path: Path) -> tuple[NDArray[np.float32], Grid]:
 
 def _checksum(entry: LabelledFiles) -> str:
     try:
-        return mask_checksum(read_1mm(entry.mask)[0] > 0)
+        return mask_checksum(_read_lesions(entry.mask)[0])
     except DataError:
         return ""
 
 
 def _load_scan(entry: LabelledFiles, flair: Path, t1w: Path) -> LabelledScan:
-    mask, grid = read_1mm(entry.mask)
+    lesions, grid = _read_lesions(entry.mask)
     images = []
     for path in (flair, t1w):
         values, own = read_1mm(path)
@@ -168,10 +181,10 @@ def _load_scan(entry: LabelledFiles, flair: Path, t1w: Path) -> LabelledScan:
             raise DataError(message)
         images.append(normalise(values, values != 0, *brain_moments(values, values != 0)))
     brain = images[0] != 0
-    if mask.any() and not (mask[brain] > 0).any():
+    if lesions.any() and not lesions[brain].any():
         message = (
             f"{entry.mask.name} marks nothing inside of the brain of {flair.name}; a mask that "
             "was drawn on it is expected. Look at both: is it the mask of another visit?"
         )
         raise DataError(message)
-    return LabelledScan(entry.person, entry.session, np.stack(images), mask > 0, grid.spacing_mm)
+    return LabelledScan(entry.person, entry.session, np.stack(images), lesions, grid.spacing_mm)

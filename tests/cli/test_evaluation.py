@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from bids_lesion_xai.bids.dataset import find_labelled
+from bids_lesion_xai.checksum import sha256
 from bids_lesion_xai.cli.evaluate import main
 from bids_lesion_xai.training import evaluate
 from bids_lesion_xai.training.scans import load_masks, mask_checksum
@@ -218,7 +219,7 @@ def test_an_output_that_cannot_be_made_is_told_before_anything_is_segmented(
     model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    assert main([str(model), str(dataset), "--output", str(tmp_path / "file" / "out")]) == 74
+    assert main([str(model), str(dataset), "--output", str(tmp_path / "file" / "out")]) == 73
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("bids-lesion-xai-evaluate: ")
     assert "file/out" in last
@@ -240,10 +241,11 @@ def test_one_broken_scan_does_not_stop_the_others(
     assert reason.startswith(f"{PEOPLE[0]}: ")
     assert pd.read_csv(tmp_path / "out/scans.tsv", sep="\t")["person"].tolist() == PEOPLE[1:]
     spoil(dataset, PEOPLE[1])
-    shutil.rmtree(tmp_path / "out")
     assert main(command) == 65
-    assert PEOPLE[0] in capsys.readouterr().err
-    assert not list((tmp_path / "out").iterdir())
+    told = capsys.readouterr().err
+    assert all(f"{person}: " in told for person in PEOPLE)
+    # Nor do tables of before stay.
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["evaluation.json"]
 
 
 def test_a_broken_mask_is_told_and_makes_nobody_known(
@@ -254,6 +256,33 @@ def test_a_broken_mask_is_told_and_makes_nobody_known(
     entries[0].mask.write_bytes(b"no image")
     assert main([str(model), str(dataset), "--output", str(tmp_path / "out")]) == 65
     assert f"{PEOPLE[0]}: " in capsys.readouterr().err
+
+
+def test_who_is_left_out_is_told(
+    model: Path, dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(dataset / "sub-02", dataset / "sub-03")
+    for path in (dataset / "sub-03").rglob("*.nii.gz"):
+        path.rename(path.with_name(path.name.replace("sub-02", "sub-03")))
+    (t1w,) = (dataset / "sub-03").rglob("*T1w.nii.gz")
+    t1w.unlink()
+    trained_on(model, PEOPLE[:1])
+    with caplog.at_level(logging.INFO):
+        assert main([str(model), str(dataset), "--output", str(tmp_path / "out")]) == 0
+    assert "labelled/sub-03: left out, there is no T1w on the grid of the mask" in caplog.messages
+    assert any(one.startswith(f"{PEOPLE[0]}: left out, ") for one in caplog.messages)
+
+
+@pytest.mark.parametrize("tta", ["none", "flip"])
+def test_the_settings_stand_beside_the_tables(
+    model: Path, dataset: Path, tmp_path: Path, tta: str
+) -> None:
+    command = [str(model), str(dataset), "--output", str(tmp_path / "out"), "--tta", tta]
+    assert main([*command, "--threshold", "0.7"]) == 0
+    settings = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert settings["TestTimeAugmentation"] == tta
+    assert settings["Threshold"] == settings["PeakThreshold"] == 0.7
+    assert settings["Model"]["SHA256"] == sha256(next((model / "models").iterdir()))
 
 
 def test_one_scan_at_a_time_is_read(

@@ -90,6 +90,19 @@ def test_two_trainings_in_one_folder_are_kept_apart(
     assert main(command) == 0
 
 
+def test_nothing_is_trained_into_a_folder_of_others(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = tmp_path / "bundle/docs/README.md"
+    card.parent.mkdir(parents=True)
+    card.touch()
+    for output in (tmp_path / "bundle", dataset):
+        before = sorted(output.rglob("*"))
+        assert main([str(dataset), "--output", str(output), *QUICK]) == 2
+        assert "and no training" in capsys.readouterr().err
+        assert sorted(output.rglob("*")) == before
+
+
 @pytest.mark.slow
 def test_cross_validation_states_figures_of_people_left_out_alone(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

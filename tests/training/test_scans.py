@@ -106,6 +106,14 @@ def mark_outside(files: LabelledFiles) -> None:
     save(files.mask, np.where(brain(1) == 0, 1, 0).astype(np.uint8))
 
 
+def share_out(files: LabelledFiles) -> None:
+    save(files.mask, (lesions() * np.linspace(0.2, 0.4, SHAPE[2])).astype(np.float32))
+
+
+def number(files: LabelledFiles) -> None:
+    save(files.mask, np.arange(brain(1).size).reshape(brain(1).shape).astype(np.float32) % 4)
+
+
 def flatten(files: LabelledFiles) -> None:
     save(files.flair, np.ones(SHAPE, np.float32))
 
@@ -119,6 +127,8 @@ def flatten(files: LabelledFiles) -> None:
         (lose_values, "flair.nii.gz has 180 voxels that are NaN"),
         (truncate, "mask.nii.gz"),
         (flatten, "constant"),
+        (share_out, "mask.nii.gz has shares up to 0.333333; those from 0.5 on"),
+        (number, "mask.nii.gz has 4 different values from 0 to 3; 0 and one other, or shares"),
         (mark_outside, "mask.nii.gz marks nothing inside of the brain of flair.nii.gz"),
     ],
 )
