@@ -25,7 +25,7 @@ from bids_lesion_xai.cli.participant import (
 from bids_lesion_xai.cli.screen import say
 from bids_lesion_xai.config import SCHEDULERS, RunConfig
 from bids_lesion_xai.errors import SOME_VISITS_FAILED, DataError, OutputError
-from bids_lesion_xai.models.bundle import read_bundle
+from bids_lesion_xai.models.bundle import DEFAULT_BUNDLE, read_bundle
 from bids_lesion_xai.workflows.resume import find_reasons
 
 _COLUMNS = (
@@ -135,6 +135,7 @@ def _total(
     yield (
         f"  these are rough, for {ASSUMED_LESIONS} lesions a visit on an idle machine"
         + (", and too high for a GPU" if _may_use_gpu(config) else "")
+        + ("" if config.model == DEFAULT_BUNDLE else ", and of the shipped model, not of this one")
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_lesion_xai.checksum import sha256
-from bids_lesion_xai.conventions import CHANNELS
+from bids_lesion_xai.conventions import CHANNELS, LESION_CLASS
 from bids_lesion_xai.errors import UnavailableError
 
 DEFAULT_BUNDLE = Path(__file__).parent / "flair_t1w_unet"
@@ -24,6 +24,9 @@ _MOST_LEVELS = 32
 # Logits of background and lesion from two volumes.
 _NETWORK_SHAPE = {"spatial_dims": 3, "in_channels": len(CHANNELS), "out_channels": 2}
 _CHANNEL_DEF = {str(i): name for i, name in enumerate(CHANNELS.values())}
+# Where the classes of the output are stated.
+_LESION = str(LESION_CLASS)
+_CLASSES = {"0": "background", _LESION: "lesion"}
 _WEIGHTS_SUFFIXES = (".safetensors", ".pt")
 _LARGEST_SIDE = 1024
 # Arguments of MONAI's `SlidingWindowInferer` that change no value or are read, and what the others
@@ -114,8 +117,8 @@ def read_bundle(folder: Path) -> Bundle:
     UnavailableError
         A file is missing or malformed, the network is not on the allow list, a value anywhere in
         `inference.json` is an expression (starts with `$`, `@` or `%`) or names another class, the
-        inputs are not FLAIR and T1w, the network does not map two volumes to two, or the weights
-        are not in the folder.
+        inputs are not FLAIR and T1w, the network does not map two volumes to two, its classes are
+        stated and are not background and lesion, or the weights are not in the folder.
     """
     metadata = _read_json(folder / "configs" / "metadata.json")
     inference = _read_json(folder / "configs" / "inference.json")
@@ -142,10 +145,19 @@ def read_bundle(folder: Path) -> Bundle:
             sha256=str(metadata["weights"]["sha256"]),
         )
         channels, n_channels = inputs["channel_def"], inputs["num_channels"]
+        outputs = metadata["network_data_format"].get("outputs", {}).get("pred", {})
+        classes = outputs.get("channel_def", _CLASSES)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = f"The model in {folder} is not complete: {type(error).__name__} {error}."
         raise UnavailableError(message) from error
     _check(bundle, channels, n_channels)
+    # Lesions may be called otherwise.
+    if not isinstance(classes, dict) or {**_CLASSES, _LESION: classes.get(_LESION)} != classes:
+        message = (
+            f"Model {bundle.name} gives the classes {classes}; {_CLASSES} are expected in "
+            "metadata.json, network_data_format.outputs.pred.channel_def."
+        )
+        raise UnavailableError(message)
     return bundle
 
 

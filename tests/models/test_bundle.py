@@ -145,9 +145,18 @@ def test_without_windows_the_whole_volume_is_evaluated(
     assert read_bundle(folder).window is None
 
 
+def classes(*names: str) -> dict[str, Any]:
+    return {"pred": {"channel_def": {str(i): name for i, name in enumerate(names)}}}
+
+
+OUTPUTS = ("network_data_format", "outputs")
 IMAGE = ("network_data_format", "inputs", "image")
 REFUSED = {
     "channels swapped": ("metadata", (*IMAGE, "channel_def"), {"0": "T1w", "1": "FLAIR"}, "FLAIR"),
+    "classes swapped": ("metadata", OUTPUTS, classes("lesion", "background"), "the classes"),
+    "three classes": ("metadata", OUTPUTS, classes("background", "lesion", "cyst"), "the classes"),
+    "classes in a list": ("metadata", OUTPUTS, {"pred": {"channel_def": ["0", "1"]}}, "classes"),
+    "outputs in a list": ("metadata", OUTPUTS, [], "list"),
     "three channels": ("metadata", (*IMAGE, "num_channels"), 3, "3 channels"),
     "one channel": ("metadata", (*IMAGE, "channel_def"), {"0": "FLAIR"}, "exactly 2 channels"),
     "a channel more": (
