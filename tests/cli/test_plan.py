@@ -29,6 +29,7 @@ from bids_lesion_xai.cli.run import main
 from bids_lesion_xai.config import RunConfig
 from bids_lesion_xai.models.bundle import read_bundle
 from bids_lesion_xai.workflows.provenance import describe_visit
+from tests.bundles import write_small_bundle
 
 
 @pytest.fixture(autouse=True)
@@ -185,6 +186,16 @@ def test_one_is_not_told_as_several(bids: Path, capsys: pytest.CaptureFixture[st
     assert "on 1 core, 1 visit at a time" in capsys.readouterr().out
     assert plan(bids, "--dry-run", "--nprocs", "2") == 0
     assert "on 2 cores" in capsys.readouterr().out
+
+
+def test_times_of_another_model_are_told_to_be_those_of_the_shipped_one(
+    bids: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan(bids, "--dry-run") == 0
+    assert "of the shipped model" not in capsys.readouterr().out
+    model = write_small_bundle(tmp_path / "model")
+    assert plan(bids, "--dry-run", "--model", str(model)) == 0
+    assert "of the shipped model, not of this one" in capsys.readouterr().out
 
 
 def test_the_table_of_a_plan_has_a_row_a_visit(bids: Path, tmp_path: Path) -> None:
