@@ -67,7 +67,12 @@ def make_output(folder: Path) -> None:
     ------
     OutputError
         It cannot be made or written.
+    UsageError
+        It is a dataset.
     """
+    if (folder / "dataset_description.json").exists():
+        message = f"--output {folder} is a dataset. Name another folder."
+        raise UsageError(message)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):

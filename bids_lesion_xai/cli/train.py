@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _LOCK = "training.lock"
 # Any of these is in the folder of a training from its start on.
 _OF_A_TRAINING = (_LOCK, "checkpoint.pt", "folds")
+_OF_A_BUNDLE = ("configs", "docs", "models")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -192,17 +193,14 @@ def _alone_in(folder: Path) -> Iterator[None]:
     Raises
     ------
     UsageError
-        A training is at work there, or it holds files, and none of a training.
+        A training is at work there, or it holds a model that comes from elsewhere.
     """
     from filelock import FileLock, Timeout
 
     make_output(folder)
     content = {path.name for path in folder.iterdir()}
-    if content and not content & set(_OF_A_TRAINING):
-        message = (
-            f"--output {folder}: the folder holds {min(content)} and no training; nothing is "
-            "written beside what is of others. Name a new folder."
-        )
+    if content & set(_OF_A_BUNDLE) and not content & set(_OF_A_TRAINING):
+        message = f"--output {folder}: a model is there, and not its training. Name a new folder."
         raise UsageError(message)
     try:
         with FileLock(folder / _LOCK, blocking=False):

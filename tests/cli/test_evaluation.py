@@ -225,6 +225,13 @@ def test_an_output_that_cannot_be_made_is_told_before_anything_is_segmented(
     assert "file/out" in last
 
 
+def test_tables_are_not_written_into_a_dataset(
+    model: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(model), str(dataset), "--output", str(dataset)]) == 2
+    assert "labelled is a dataset" in capsys.readouterr().err
+
+
 def spoil(dataset: Path, person: str) -> None:
     (flair,) = (dataset.parent / person).rglob("*FLAIR.nii.gz")
     flair.write_bytes(flair.read_bytes()[:100])
