@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from bids_lesion_xai.errors import DataError, LesionXaiError, NotFoundError
 
 if TYPE_CHECKING:
     from bids_lesion_xai.bids.dataset import LabelledFiles
+    from bids_lesion_xai.models.bundle import Bundle
     from bids_lesion_xai.models.inference import Predictor
     from bids_lesion_xai.training.evaluate import Prediction
 
@@ -78,13 +78,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from bids_lesion_xai.bids.dataset import find_labelled
+    from bids_lesion_xai.bids.sidecar import to_json
     from bids_lesion_xai.models.bundle import read_bundle
     from bids_lesion_xai.models.inference import load_predictor
     from bids_lesion_xai.models.network import allow_tf32, check_network, choose_device
     from bids_lesion_xai.training.evaluate import Setting
     from bids_lesion_xai.training.results import clear_results, write_results
-    from bids_lesion_xai.training.scans import unseen
 
     require_datasets(options.datasets)
     bundle = read_bundle(options.model)
@@ -92,20 +91,7 @@ def _run(options: argparse.Namespace) -> None:
     # As the app does, unless it is told otherwise.
     allow_tf32(allowed=False)
     predictor = load_predictor(bundle, choose_device(options.device), flip=options.tta == "flip")
-    found = [entry for dataset in options.datasets for entry in find_labelled(dataset)]
-    scans = [entry for entry in found if entry.flair and entry.t1w]
-    for entry in found:
-        if entry not in scans:
-            missing = "FLAIR" if entry.flair is None else "T1w"
-            log.info("%s: left out, there is no %s on the grid of the mask", entry.visit, missing)
-    chosen = scans if options.people_of_training else unseen(scans, bundle)
-    if not chosen:
-        people = ", ".join(sorted({entry.person for entry in scans})) or "nobody"
-        message = (
-            "No scan with FLAIR, T1w and lesion mask was found of a person whom the model was not "
-            f"trained on (found: {people}). See --people-of-training."
-        )
-        raise NotFoundError(message)
+    chosen = _choose(options, bundle)
     stated = (getattr(options, name, None) for name in ("threshold", "peak_threshold"))
     threshold, peak = bundle.thresholds(*stated)
     setting = Setting(threshold, min_volume_mm3=options.min_lesion_volume, peak_threshold=peak)
@@ -120,11 +106,10 @@ def _run(options: argparse.Namespace) -> None:
         "TestTimeAugmentation": options.tta,
         "Threshold": threshold,
         "PeakThreshold": peak,
-        "MinimumVolume": options.min_lesion_volume,
+        "MinimumVolume_mm3": options.min_lesion_volume,
         "Datasets": [dataset.resolve().name for dataset in options.datasets],
     }
-    text = json.dumps(made_by, indent=2) + "\n"
-    (options.output / "evaluation.json").write_text(text, encoding="utf-8")
+    (options.output / "evaluation.json").write_text(to_json(made_by), encoding="utf-8")
     predictions = _predictions(chosen, predictor, bundle.trained_on, failed)
     write_results(options.output, predictions, [], settings)
     log.info("wrote %s", options.output)
@@ -132,6 +117,35 @@ def _run(options: argparse.Namespace) -> None:
         reasons = "\n".join(map(str, failed))
         message = f"{len(failed)} of {len(chosen)} scans could not be evaluated:\n{reasons}"
         raise LesionXaiError(message)
+
+
+def _choose(options: argparse.Namespace, bundle: Bundle) -> list[LabelledFiles]:
+    """Return the scans to evaluate, and tell who is left out.
+
+    Raises
+    ------
+    NotFoundError
+        There is none.
+    """
+    from bids_lesion_xai.bids.dataset import find_labelled
+    from bids_lesion_xai.training.scans import unseen
+
+    scans = []
+    for entry in (one for dataset in options.datasets for one in find_labelled(dataset)):
+        if entry.flair and entry.t1w:
+            scans.append(entry)
+        else:
+            missing = "T1w" if entry.flair else "FLAIR"
+            log.info("%s: left out, there is no %s on the grid of the mask", entry.visit, missing)
+    chosen = scans if options.people_of_training else unseen(scans, bundle)
+    if not chosen:
+        people = ", ".join(sorted({entry.person for entry in scans})) or "nobody"
+        message = (
+            "No scan with FLAIR, T1w and lesion mask was found of a person whom the model was not "
+            f"trained on (found: {people}). See --people-of-training."
+        )
+        raise NotFoundError(message)
+    return chosen
 
 
 def _predictions(
