@@ -60,7 +60,7 @@ def smooth(image: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """
     steps = torch.arange(-_RADIUS_VOXELS, _RADIUS_VOXELS + 1, device=image.device)
     weights = torch.exp(-0.5 * (steps / sigma[:, None].clamp_min(1e-3)) ** 2)
-    weights = weights / weights.sum(1, keepdim=True)
+    weights = (weights / weights.sum(1, keepdim=True))[..., None, None, None, None]
     for axis in (2, 3, 4):
         before_and_after = [0] * 6
         before_and_after[2 * (4 - axis) : 2 * (4 - axis) + 2] = [_RADIUS_VOXELS] * 2
@@ -68,7 +68,7 @@ def smooth(image: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         side = image.shape[axis]
         image = torch.zeros_like(image)
         for k in range(len(steps)):
-            image.addcmul_(weights[:, k, None, None, None, None], padded.narrow(axis, k, side))
+            image.addcmul_(weights[:, k], padded.narrow(axis, k, side))
     return image
 
 
@@ -130,12 +130,11 @@ def _toned(images: torch.Tensor, draws: Draws) -> torch.Tensor:
     low, high = images.amin(space, keepdim=True), images.amax(space, keepdim=True)
     level = (images - low) / (high - low).clamp_min(1e-6) * _PIECES
     slopes = torch.exp(
-        draws.uniform(-_LARGEST_LOG_SLOPE, _LARGEST_LOG_SLOPE, (len(images), _PIECES))
+        draws.uniform(-_LARGEST_LOG_SLOPE, _LARGEST_LOG_SLOPE, (len(images), _PIECES, 1, 1, 1, 1))
     )
     changed = torch.zeros_like(level)
     for piece in range(_PIECES):
-        slope = slopes[:, piece, None, None, None, None]
-        changed.addcmul_((level - piece).clamp(0, 1), slope)
+        changed.addcmul_((level - piece).clamp(0, 1), slopes[:, piece])
     mean, deviation = images.mean(space, keepdim=True), images.std(space, keepdim=True)
     own_mean, own_deviation = changed.mean(space, keepdim=True), changed.std(space, keepdim=True)
     return (changed - own_mean) / own_deviation.clamp_min(1e-6) * deviation + mean

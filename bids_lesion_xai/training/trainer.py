@@ -99,7 +99,8 @@ def train(
     losses = _rows(folder / "loss.csv", done)
     with (
         _cores_beside_workers(device, options.workers),
-        torch.backends.cudnn.flags(benchmark=True),
+        # Without `enabled`, this turns cuDNN off.
+        torch.backends.cudnn.flags(enabled=True, benchmark=True),
         (folder / "loss.csv").open("w", newline="", encoding="utf-8") as stream,
     ):
         table = _LossTable(stream, losses, folder)

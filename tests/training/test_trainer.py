@@ -273,3 +273,17 @@ def losses_with_nan() -> Any:
 
 def test_every_network_can_be_asked_for() -> None:
     assert tuple(ARCHITECTURES) == NETWORKS
+
+
+def test_cudnn_convolves_in_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's context of cuDNN options turns cuDNN off unless it is told not to."""
+    seen: list[bool] = []
+    step = trainer._step
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        seen.append(torch.backends.cudnn.enabled)
+        return step(*arguments)
+
+    monkeypatch.setattr(trainer, "_step", watched)
+    run(tmp_path)
+    assert seen == [True] * OPTIONS.steps
