@@ -71,9 +71,9 @@ def _false_lesions_of_heads(rows: list[dict[str, Any]]) -> str:
 
 def _figures_of_scans(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| scan | Dice | normalised Dice | lesion F1 | lesions found "
+        "| scan | patches | Dice | normalised Dice | lesion F1 | lesions found "
         "| false lesions, above 10 mm³ | volume (mL) | reference (mL) | surface distance (mm) |",
-        f"|{' --- |' * 9}",
+        f"|{' --- |' * 10}",
     ]
     for row in rows:
         found = f"{row['n_reference'] - row['n_missed']} of {row['n_reference']}"
@@ -81,14 +81,18 @@ def _figures_of_scans(rows: list[dict[str, Any]]) -> str:
             f"{row['n_false_positive']} of {row['n_predicted']}, "
             f"{row['n_false_positive_over_10mm3']}"
         )
-        cells = [f"{row['person']} {row['session']}".strip()]
+        cells = [f"{row['person']} {row['session']}".strip(), f"{row['patches']:,}"]
         cells += [f"{row[key]:.2f}" for key in ("dice", "normalised_dice", "f1")]
         cells += [found, false]
         cells += [f"{row[key] / 1000:.1f}" for key in ("volume_mm3", "reference_volume_mm3")]
         cells.append(f"{row['surface_distance_mm']:.1f}")
         lines.append(f"| {' | '.join(cells)} |")
     mean = by_person(rows).iloc[-1]
-    cells = ["mean of people", *(f"{mean[key]:.2f}" for key in ("dice", "normalised_dice", "f1"))]
+    cells = [
+        "mean of people",
+        "",
+        *(f"{mean[key]:.2f}" for key in ("dice", "normalised_dice", "f1")),
+    ]
     cells += ["", f"{mean['n_false_positive']:.1f}, {mean['n_false_positive_over_10mm3']:.1f}"]
     cells += ["", "", f"{mean['surface_distance_mm']:.1f}"]
     lines.append(f"| {' | '.join(cells)} |")

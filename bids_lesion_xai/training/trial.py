@@ -91,7 +91,7 @@ class Trial:
         if way == "person":
             self._predictions_of_people = [one for fold in folds for one in fold.predictions]
             self._chosen = fit(self._predictions_of_people, self._peak_threshold)
-        self._judge(way, folds, groups)
+        self._judge(way, folds, groups, self._fold_options)
 
     def train(self) -> None:
         """Train the network for users, judge it on the people left out, and write it."""
@@ -102,7 +102,7 @@ class Trial:
         network = train_on(kept, heads, self._options, self._device, self._output)
         if left_out:
             fold = predict_left_out(self._material, left_out, network, self._options)
-            self._judge("chosen", [fold], {"chosen": left_out})
+            self._judge("chosen", [fold], {"chosen": left_out}, self._options)
         write_bundle(
             self._output,
             network,
@@ -125,7 +125,13 @@ class Trial:
         """Synthetic heads for every network that somebody is left out of."""
         return make_heads(self._material.without([]), self._options)
 
-    def _judge(self, way: str, folds: Sequence[Fold], groups: Mapping[str, Sequence[str]]) -> None:
+    def _judge(
+        self,
+        way: str,
+        folds: Sequence[Fold],
+        groups: Mapping[str, Sequence[str]],
+        training: TrainingOptions,
+    ) -> None:
         predictions = [one for fold in folds for one in fold.predictions]
         free = [one for fold in folds for one in fold.lesion_free]
         settings = fit_on_others(
@@ -133,4 +139,5 @@ class Trial:
         )
         settings |= {one.scan.person: self._chosen for one in free}
         rows = write_results(self._output / "evaluation" / way, predictions, free, settings)
-        self._rows += [{"left_out": way, **row} for row in rows]
+        patches = training.steps * training.batch_size
+        self._rows += [{"left_out": way, "patches": patches, **row} for row in rows]

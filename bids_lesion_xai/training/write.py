@@ -60,7 +60,8 @@ def write_bundle(
         Default lesion probabilities of the bundle, and temperature.
     evaluation : list of dict
         Figures of people whom the networks they are figures of were not trained on; see
-        `evaluate.figures`.
+        `evaluate.figures`. `left_out` says in which way, and `patches` on how many patches such a
+        network was trained.
     """
     architecture = ARCHITECTURES[training.network]
     (folder / "configs").mkdir(parents=True, exist_ok=True)
