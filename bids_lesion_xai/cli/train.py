@@ -137,7 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--peak-threshold",
         type=fraction,
-        default=0.95,
+        default=0.98,
         help="lesion probability that at least one voxel of a lesion has, or it is dropped",
     )
     parser.add_argument(
