@@ -107,6 +107,7 @@ def _run(options: argparse.Namespace) -> None:
         "Threshold": threshold,
         "PeakThreshold": peak,
         "MinimumVolume_mm3": options.min_lesion_volume,
+        "PeopleOfTraining": options.people_of_training,
         "Datasets": [dataset.resolve().name for dataset in options.datasets],
     }
     (options.output / "evaluation.json").write_text(to_json(made_by), encoding="utf-8")
@@ -137,7 +138,13 @@ def _choose(options: argparse.Namespace, bundle: Bundle) -> list[LabelledFiles]:
         else:
             missing = "T1w" if entry.flair else "FLAIR"
             log.info("%s: left out, there is no %s on the grid of the mask", entry.visit, missing)
-    chosen = scans if options.people_of_training else unseen(scans, bundle)
+    chosen = scans
+    if options.people_of_training:
+        log.warning(
+            "--people-of-training: whom a model was trained on, it segments better than others"
+        )
+    else:
+        chosen = unseen(scans, bundle)
     if not chosen:
         people = ", ".join(sorted({entry.person for entry in scans})) or "nobody"
         message = (

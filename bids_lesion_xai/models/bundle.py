@@ -148,7 +148,10 @@ def read_bundle(folder: Path) -> Bundle:
         outputs = metadata["network_data_format"].get("outputs", {}).get("pred", {})
         classes = outputs.get("channel_def", _CLASSES)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        message = f"The model in {folder} is not complete: {type(error).__name__} {error}."
+        reason = f"{type(error).__name__} {error}"
+        if isinstance(error, KeyError):
+            reason = f"{error} is missing"
+        message = f"The model in {folder} is not complete: {reason}."
         raise UnavailableError(message) from error
     _check(bundle, channels, n_channels)
     # Lesions may be called otherwise.

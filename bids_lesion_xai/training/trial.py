@@ -111,7 +111,6 @@ class Trial:
             masks_of=kept.masks_of,
             mask_checksums=mask_checksums,
             training=self._options,
-            fold_steps=self._fold_options.steps,
             setting=self._chosen,
             evaluation=self._rows,
         )

@@ -34,7 +34,6 @@ def write_bundle(
     masks_of: Sequence[str],
     mask_checksums: Sequence[str],
     training: TrainingOptions,
-    fold_steps: int,
     setting: Setting,
     evaluation: Sequence[dict[str, Any]],
 ) -> None:
@@ -54,8 +53,6 @@ def write_bundle(
     mask_checksums : list of str
         Of these masks; see `scans.mask_checksum`.
     training : TrainingOptions
-    fold_steps : int
-        Optimiser steps of the networks in `evaluation`.
     setting : Setting
         Default lesion probabilities of the bundle, and temperature.
     evaluation : list of dict
@@ -110,7 +107,6 @@ def write_bundle(
             "masks_of": list(masks_of),
             "mask_checksums": list(mask_checksums),
             **asdict(training),
-            "fold_steps": fold_steps,
         },
         "temperature": round(setting.temperature, 4),
         "evaluation": [_plain(row) for row in evaluation],

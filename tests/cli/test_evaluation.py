@@ -80,7 +80,11 @@ def test_figures_of_every_person_are_written(
 
 
 def test_people_of_the_training_are_left_out_unless_asked_for(
-    model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path,
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     trained_on(model, PEOPLE[:1])
     command = [str(model), str(dataset), "--output", str(tmp_path / "out")]
@@ -92,8 +96,13 @@ def test_people_of_the_training_are_left_out_unless_asked_for(
     # Nor is anybody judged whose lesion mask alone was trained on.
     trained_on(model, PEOPLE[:1], masks_of=PEOPLE)
     assert main(command) == 66
+    told = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert told["PeopleOfTraining"] is False
     assert main([*command, "--people-of-training"]) == 0
+    assert "better than others" in caplog.text
     assert pd.read_csv(tmp_path / "out/scans.tsv", sep="\t")["person"].tolist() == PEOPLE
+    told = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert told["PeopleOfTraining"] is True
 
 
 def test_people_of_the_training_are_known_by_their_masks_in_a_dataset_of_another_name(

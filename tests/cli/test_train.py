@@ -117,7 +117,7 @@ def test_cross_validation_states_figures_of_people_left_out_alone(
     monkeypatch.setattr(trial, "fit_on_others", spied)
     output = tmp_path / "bundle"
     command = [str(dataset), "--output", str(output), "--cross-validate", "person", "site", *QUICK]
-    command += ["--bundle-version", "2.3.4"]
+    command += ["--bundle-version", "2.3.4", "--fold-steps", "2"]
     # One site alone cannot be left out, which is told before anything is trained.
     assert main(command) == 66
     assert not output.exists()
@@ -127,6 +127,8 @@ def test_cross_validation_states_figures_of_people_left_out_alone(
     command.insert(1, str(other))
     assert main(command) == 0
     rows = evaluation(output)
+    # Two steps of two.
+    assert {row["patches"] for row in rows} == {4}
     people = [*PEOPLE, "other/sub-01"]
     for name, seen in (
         (PEOPLE[0], [PEOPLE[1], "other/sub-01"]),
@@ -175,13 +177,14 @@ def test_synthetic_heads_are_trained_on_and_lesion_free_ones_judged(
         nb.save(nb.Nifti1Image(label_map(), np.eye(4)), heads / f"head{number}.nii.gz")
     output = tmp_path / "bundle"
     options = ["--head-labels", str(heads), "--synthetic-heads", "3", "--leave-out", PEOPLE[0]]
-    options += ["--fold-steps", "2", "--tissue-weight", "0.5"]
+    options += ["--tissue-weight", "0.5"]
     assert main([str(dataset), "--output", str(output), *options, *QUICK]) == 0
     # Heads of the first label map, which no network that leaves somebody out is trained on.
     free = [f"synthetic/sub-000{number}" for number in (1, 2, 3)]
     assert [row["person"] for row in evaluation(output)] == [PEOPLE[0], *free]
     training = json.loads((output / "configs/metadata.json").read_text())["training"]
-    assert (training["synthetic_heads"], training["steps"], training["fold_steps"]) == (3, 1, 2)
+    assert (training["synthetic_heads"], training["steps"]) == (3, 1)
+    assert {row["patches"] for row in evaluation(output)} == {2}
     assert training["tissue_weight"] == 0.5
     load_network(read_bundle(output), torch.device("cpu"))
     assert (output / "evaluation/chosen/lesion_free.tsv").exists()

@@ -34,7 +34,6 @@ def test_what_training_writes_is_what_inference_reads(tmp_path: Path) -> None:
         masks_of=["a/sub-01", "a/sub-03"],
         mask_checksums=["ab12", "cd34"],
         training=options,
-        fold_steps=2,
         setting=Setting(0.35),
         evaluation=[{"person": "a/sub-02", "dice": 0.51239, "fdr": math.nan}],
     )
@@ -126,7 +125,6 @@ def test_metadata_follow_the_schema_of_monai(name: str, tmp_path: Path) -> None:
             masks_of=["a/sub-01"],
             mask_checksums=[],
             training=TrainingOptions(network=name),
-            fold_steps=1,
             setting=Setting(0.5),
             evaluation=[],
         )
