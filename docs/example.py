@@ -469,7 +469,7 @@ def _draw_context(run: Run, axes: Axes) -> None:
     axes.plot(*zip(*PUBLISHED_CURVE.items(), strict=True), "o", color="#cc79a7", label="published")
     axes.set(title="context", xlabel="visible margin, mm", ylabel="probability", xlim=(0, 20))
     axes.set_ylim(0, 1)
-    axes.legend(frameon=False, loc="center right", fontsize=8)
+    axes.legend(frameon=False, loc="upper right", fontsize=8)
 
 
 def _draw_synthetic(run: Run, axes: Axes) -> None:

@@ -32,7 +32,7 @@ done
 app() {
     "$bin/bids-lesion-xai" "$folder/bids" "$folder/output" "$@" \
         --reference-masks "$folder/masks" --n-samples 4 \
-        --tta none --threshold 0.573 --peak-threshold 0.573 \
+        --tta none \
         --nprocs 1 --omp-nthreads 1 --work-dir "$folder/work" --resource-monitor
 }
 
